@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The manifest of a snapshot: what was captured, what was not and why, by which rules, and when.
+ *
+ * On disk: "MOATMAN1", then little-endian records, then the SHA-256 of all before it; the format is
+ * described at the top of manifest.c.  manifest_decode() takes bytes from anywhere: it checks
+ * everything (lengths, order, paths without "..", types, leaders, the digest) before it returns
+ * anything. */
+#ifndef MOAT_COMMON_MANIFEST_H
+#define MOAT_COMMON_MANIFEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/buf.h"
+#include "common/error.h"
+
+/* Something that exists in the workspace and was left out, although no rule says so. */
+enum skip_reason {
+	SKIP_SPECIAL = 1,    /* socket, FIFO, device */
+	SKIP_MOUNT = 2,      /* another filesystem is mounted there */
+	SKIP_UNREADABLE = 3, /* no permission to read */
+	SKIP_VANISHED = 4,   /* gone between the walk and the reading */
+	SKIP_TORN = 5 /* captured, but it kept changing while it was read: content may be mixed */
+};
+const char *skip_text(int reason); /* "special file (socket, FIFO or device)", ... */
+
+struct manifest_skip {
+	const char *path;
+	int reason;
+	const char *detail; /* "socket", "Permission denied", ...; never NULL */
+};
+
+/* One rule file, or list of patterns, of the capture filter, as it was when the snapshot was taken.
+ */
+struct manifest_rule {
+	const char *directory; /* relative to the workspace; "" the root; "../.." levels above: see
+				  filter.c */
+	int source;            /* enum filter_source of core/filter.h */
+	const char *text;
+	size_t size;
+};
+
+struct manifest {
+	struct arena arena; /* owns all strings and entries */
+	const struct moat_entry *
+		*entries; /* sorted by manifest_compare(); entries[0] is the root "" */
+	size_t count, allocated;
+	struct manifest_skip *skips; /* sorted by path */
+	size_t skip_count, skip_allocated;
+	struct manifest_rule *rules;
+	size_t rule_count, rule_allocated;
+	int64_t started_ns;    /* when the walk began: the racy-clean limit */
+	uint32_t filter_flags; /* FILTER_* of core/filter.h */
+};
+
+struct manifest *manifest_new(void); /* NULL: no memory */
+void manifest_free(struct manifest *manifest);
+void cleanup_manifest(struct manifest **manifest);
+#define AUTO_MANIFEST CLEANUP(cleanup_manifest)
+
+/* Order of paths: by components, bytewise, so that a directory is followed by all that is below it.
+ */
+int manifest_compare(const char *a, const char *b);
+/* Adds a copy (strings and xattrs, too) and returns it, to be changed until sealed; NULL: no
+ * memory. */
+struct moat_entry *manifest_add(struct manifest *manifest, const struct moat_entry *entry);
+int manifest_add_skip(struct manifest *manifest, const char *path, int reason, const char *detail,
+		      struct moat_error *err);
+int manifest_add_rule(struct manifest *manifest, const char *directory, int source,
+		      const char *text, size_t size, struct moat_error *err);
+/* Sorts; resolves leaders: files with the same dev and ino and nlink > 1 get the first of them as
+ * leader.  Two entries of one path: MOAT_CORRUPT. */
+int manifest_seal(struct manifest *manifest, struct moat_error *err);
+
+/* After manifest_seal().  Index, or -1. */
+int64_t manifest_find(const struct manifest *manifest, const char *path);
+const struct manifest_skip *manifest_find_skip(const struct manifest *manifest, const char *path);
+/* The entry that has the content: the leader of a hard link, else the entry itself. */
+const struct moat_entry *
+manifest_content(const struct manifest *manifest, const struct moat_entry *entry);
+/* Sum of the sizes of all files, each hard-linked one once. */
+uint64_t manifest_bytes(const struct manifest *manifest);
+uint64_t manifest_files(const struct manifest *manifest); /* entries that are files or links */
+
+int manifest_encode(const struct manifest *manifest, struct buf *out, struct moat_error *err);
+int manifest_decode(const void *data, size_t size, struct manifest **ret, struct moat_error *err);
+
+#endif

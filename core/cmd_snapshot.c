@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The commands about snapshots, and `rollback' and `recover'. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/text.h"
+#include "core/cmd.h"
+#include "core/log.h"
+#include "core/restore.h"
+#include "core/run.h"
+#include "core/snap.h"
+#include "core/terminal.h"
+#include "core/txn.h"
+
+/* The workspace of RUN, of --workspace, or the current directory. */
+static int
+open_chosen(struct app *app, const struct args *args, struct workspace **ret, struct run **ret_run,
+	    struct moat_error *err)
+{
+	const char *name = args_at(args, 0), *directory = args_value(args, "workspace");
+
+	if (app_home(app, err) < 0)
+		return -1;
+	if (name == NULL)
+		return workspace_open(app->home, directory, ret, err);
+	if (directory != NULL)
+		return moat_fail(err, MOAT_USAGE, "give either RUN or --workspace, not both");
+	if (run_find(app->home, name, ret_run, err) < 0)
+		return -1;
+	return workspace_open(app->home, (*ret_run)->workspaces[0], ret, err);
+}
+
+static int
+print_snap_id(struct app *app, const struct snap *snap, struct moat_error *err)
+{
+	AUTO_JSON json_t *json = NULL;
+
+	if (!app->json) {
+		out("%s\n", snap->id);
+		return 0;
+	}
+	json = snap_json(snap);
+	return json == NULL ? moat_fail_memory(err) : json_print(json, false, err);
+}
+
+int
+cmd_snapshot_create(struct app *app, const struct args *args, struct moat_error *err)
+{
+	AUTO_WORKSPACE struct workspace *workspace = NULL;
+	AUTO_RUN struct run *run = NULL;
+	AUTO_CONFIG struct config *config = NULL;
+	AUTO_SNAP struct snap *snap = NULL;
+	struct snap_options options = {.type = "manual", .label = args_value(args, "label")};
+
+	if (open_chosen(app, args, &workspace, &run, err) < 0 ||
+	    config_load(workspace->fd, workspace->path, app->config_path, &config, err) < 0)
+		return -1;
+	options.config = config;
+	options.run = run == NULL ? NULL : run->id;
+	if (snap_create(app, workspace, &options, &snap, err) < 0)
+		return -1;
+	return print_snap_id(app, snap, err);
+}
+
+/* ------------------------------------------------------------------------------------ list, show
+ */
+
+static int
+print_json_list(const struct snap_list *list, struct moat_error *err)
+{
+	AUTO_JSON json_t *array = json_array();
+
+	if (array == NULL)
+		return moat_fail_memory(err);
+	for (size_t i = 0; i < list->count; i++) {
+		json_t *json = snap_json(list->items[i]);
+
+		if (json == NULL || json_array_append_new(array, json) < 0)
+			return moat_fail_memory(err);
+	}
+	return json_print(array, false, err);
+}
+
+static int
+print_table(struct app *app, const struct snap_list *list, struct moat_error *err)
+{
+	static const char *const headers[] = {"ID",   "TYPE",  "AGE",   "FILES",
+					      "SIZE", "ADDED", "LABEL", NULL};
+	struct table *table = table_new(headers);
+	int64_t now = time_now_ns();
+
+	if (table == NULL)
+		return moat_fail_memory(err);
+	for (size_t i = 0; i < list->count; i++) {
+		const struct snap *snap = list->items[i];
+		char age[32], size[32], stored[32], files[32];
+		const char *const cells[] = {
+			snap->id,
+			snap->type,
+			text_age(age, snap->created_ns, now),
+			files,
+			text_size(size, snap->bytes),
+			text_size(stored, snap->stored_bytes),
+			snap->label == NULL ? "" : snap->label,
+			NULL,
+		};
+
+		snprintf(files, sizeof files, "%" PRIu64, snap->files);
+		table_add(table, cells);
+	}
+	return table_print(table, app->color, err);
+}
+
+int
+cmd_snapshot_list(struct app *app, const struct args *args, struct moat_error *err)
+{
+	AUTO_WORKSPACE struct workspace *workspace = NULL;
+	AUTO_RUN struct run *run = NULL;
+	AUTO_SNAP_LIST struct snap_list list = {0};
+
+	if (open_chosen(app, args, &workspace, &run, err) < 0 ||
+	    snap_list(workspace, &list, err) < 0)
+		return -1;
+	if (app->json)
+		return print_json_list(&list, err);
+	if (list.count > 0)
+		return print_table(app, &list, err);
+	log_notice("no snapshots of %s", workspace->path);
+	return 0;
+}
+
+static int
+show_json(const struct snap *snap, const struct manifest *manifest, struct moat_error *err)
+{
+	AUTO_JSON json_t *json = snap_json(snap);
+	AUTO_JSON json_t *skips = json_array();
+
+	if (json == NULL || skips == NULL)
+		return moat_fail_memory(err);
+	for (size_t i = 0; i < manifest->skip_count; i++) {
+		const struct manifest_skip *skip = &manifest->skips[i];
+		AUTO_JSON json_t *item = json_object();
+
+		if (item == NULL ||
+		    json_put_bytes(item, "path", skip->path, strlen(skip->path)) < 0 ||
+		    json_put_text(item, "reason", skip_text(skip->reason)) < 0 ||
+		    json_put_text(item, "detail", skip->detail) < 0 ||
+		    json_array_append(skips, item) < 0)
+			return moat_fail_memory(err);
+	}
+	if (json_put_new(json, "skipped_paths", json_incref(skips)) < 0)
+		return moat_fail_memory(err);
+	return json_print(json, false, err);
+}
+
+static void
+show_field(const char *name, const char *value)
+{
+	out("%-12s ", name);
+	out_escaped(value);
+	out("\n");
+}
+
+static void
+show_text(const struct snap *snap, const struct manifest *manifest)
+{
+	char when[40], size[32], stored[32];
+
+	show_field("id", snap->id);
+	show_field("type", snap->type);
+	if (snap->label != NULL)
+		show_field("label", snap->label);
+	show_field("workspace", snap->workspace);
+	if (snap->run != NULL)
+		show_field("run", snap->run);
+	show_field("created", text_time(when, snap->created_ns));
+	show_field("backend", snap->backend);
+	if (snap->parent != NULL)
+		show_field("parent", snap->parent);
+	out("%-12s %" PRIu64 ", %s; %s added to the store\n", "files", snap->files,
+	    text_size(size, snap->bytes), text_size(stored, snap->stored_bytes));
+	for (size_t i = 0; i < manifest->skip_count; i++) {
+		out("%-12s ", i == 0 ? "skipped" : "");
+		out_escaped(manifest->skips[i].path);
+		out(": %s (", skip_text(manifest->skips[i].reason));
+		out_escaped(manifest->skips[i].detail);
+		out(")\n");
+	}
+}
+
+int
+cmd_snapshot_show(struct app *app, const struct args *args, struct moat_error *err)
+{
+	AUTO_SNAP struct snap *snap = NULL;
+	AUTO_MANIFEST struct manifest *manifest = NULL;
+
+	if (app_home(app, err) < 0 || snap_find(app->home, args_at(args, 0), &snap, err) < 0 ||
+	    snap_manifest(app->home, snap, &manifest, err) < 0)
+		return -1;
+	if (app->json)
+		return show_json(snap, manifest, err);
+	show_text(snap, manifest);
+	return 0;
+}
+
+/* ------------------------------------------------------------------------------------------ diff
+ */
+
+/* The other side of a diff: a second snapshot, or the live tree through the eyes of the first. */
+static int
+load_other(struct app *app, const struct args *args, const struct snap *snap,
+	   const struct manifest *manifest, struct manifest **ret, struct moat_error *err)
+{
+	AUTO_WORKSPACE struct workspace *workspace = NULL;
+	AUTO_SNAP struct snap *other = NULL;
+
+	if (args_at(args, 1) != NULL) {
+		if (snap_find(app->home, args_at(args, 1), &other, err) < 0)
+			return -1;
+		return snap_manifest(app->home, other, ret, err);
+	}
+	if (workspace_open_known(app->home, snap->workspace_hash, &workspace, err) < 0)
+		return -1;
+	if (workspace->fd < 0)
+		return moat_fail(err, MOAT_NOT_FOUND, "the workspace `%s' is not there any more",
+				 workspace->path);
+	return snap_live(workspace, manifest, ret, err);
+}
+
+int
+cmd_snapshot_diff(struct app *app, const struct args *args, struct moat_error *err)
+{
+	AUTO_SNAP struct snap *snap = NULL;
+	AUTO_MANIFEST struct manifest *manifest = NULL, *other = NULL;
+	AUTO_JSON json_t *array = app->json ? json_array() : NULL;
+	struct diff_printer printer = {app, array};
+
+	if (app->json && array == NULL)
+		return moat_fail_memory(err);
+	if (app_home(app, err) < 0 || snap_find(app->home, args_at(args, 0), &snap, err) < 0 ||
+	    snap_manifest(app->home, snap, &manifest, err) < 0 ||
+	    load_other(app, args, snap, manifest, &other, err) < 0 ||
+	    diff_manifests(manifest, other, diff_print_item, &printer, err) < 0)
+		return -1;
+	return app->json ? json_print(array, false, err) : 0;
+}
+
+/* --------------------------------------------------------------------------- restore, rollback */
+
+/* PATHs are given relative to the workspace; "./x/" is as good as "x". */
+static char *
+clean_path(const char *path, struct moat_error *err)
+{
+	AUTO_BUF struct buf clean = {0};
+
+	if (path[0] == '/') {
+		moat_fail(err, MOAT_USAGE,
+			  "PATH `%s' is absolute; give it relative to the workspace", path);
+		return NULL;
+	}
+	while (*path != '\0') {
+		size_t n = strcspn(path, "/");
+
+		if (n == 2 && path[0] == '.' && path[1] == '.') {
+			moat_fail(err, MOAT_USAGE, "PATH must not contain `..'");
+			return NULL;
+		}
+		if (n > 0 && !(n == 1 && path[0] == '.')) {
+			if (clean.size > 0)
+				buf_append(&clean, "/", 1);
+			buf_append(&clean, path, n);
+		}
+		path += n + (path[n] == '/');
+	}
+	if (buf_check(&clean, err) < 0)
+		return NULL;
+	return buf_steal(&clean);
+}
+
+static void
+free_paths(char ***paths)
+{
+	for (size_t i = 0; *paths != NULL && (*paths)[i] != NULL; i++)
+		free((*paths)[i]);
+	free(*paths);
+}
+
+int
+cmd_snapshot_restore(struct app *app, const struct args *args, struct moat_error *err)
+{
+	AUTO_SNAP struct snap *snap = NULL;
+	CLEANUP(free_paths) char **paths = calloc((size_t) args_size(args) + 1, sizeof(*paths));
+	struct restore_options options = {
+		.to = args_value(args, "to"),
+		.dry_run = args_flag(args, "dry-run"),
+		.no_safety = args_flag(args, "no-safety"),
+	};
+
+	if (paths == NULL)
+		return moat_fail_memory(err);
+	for (int i = 1; i < args_size(args); i++) {
+		paths[i - 1] = clean_path(args_at(args, i), err);
+		if (paths[i - 1] == NULL)
+			return -1;
+	}
+	options.paths = (const char *const *) paths;
+	if (app_home(app, err) < 0 || snap_find(app->home, args_at(args, 0), &snap, err) < 0)
+		return -1;
+	return restore_snapshot(app, snap, &options, err);
+}
+
+/* The newest snapshot of the workspace that is not a safety snapshot; it is printed, since nobody
+ * named it. */
+static int
+find_default(struct app *app, const struct run *run, struct snap **ret, struct moat_error *err)
+{
+	AUTO_WORKSPACE struct workspace *workspace = NULL;
+	AUTO_SNAP_LIST struct snap_list list = {0};
+
+	if (workspace_open(app->home, run->workspaces[0], &workspace, err) < 0 ||
+	    snap_list(workspace, &list, err) < 0)
+		return -1;
+	for (size_t i = 0; i < list.count; i++) {
+		char age[32];
+
+		if (strcmp(list.items[i]->type, "safety") == 0)
+			continue;
+		*ret = STEAL(list.items[i]);
+		log_notice("using %s, the newest snapshot of %s (%s, %s)", (*ret)->id,
+			   workspace->path, (*ret)->type,
+			   text_age(age, (*ret)->created_ns, time_now_ns()));
+		if ((*ret)->run == NULL || strcmp((*ret)->run, run->id) != 0)
+			log_warning(
+				"that snapshot is not one of %s; `moat snapshot list %s' shows all",
+				run->id, run->id);
+		return 0;
+	}
+	return moat_fail(err, MOAT_NOT_FOUND, "there is no snapshot of `%s' to go back to",
+			 workspace->path);
+}
+
+int
+cmd_rollback(struct app *app, const struct args *args, struct moat_error *err)
+{
+	AUTO_RUN struct run *run = NULL;
+	AUTO_SNAP struct snap *snap = NULL;
+	struct restore_options options = {
+		.to = args_value(args, "to"),
+		.dry_run = args_flag(args, "dry-run"),
+	};
+
+	if (app_home(app, err) < 0 || run_find(app->home, args_at(args, 0), &run, err) < 0)
+		return -1;
+	if (options.to == NULL && !options.dry_run && run_is_living(run))
+		log_warning("run %s still runs and may change the workspace again", run->id);
+	if (args_at(args, 1) == NULL) {
+		if (find_default(app, run, &snap, err) < 0)
+			return -1;
+	} else {
+		if (snap_find(app->home, args_at(args, 1), &snap, err) < 0)
+			return -1;
+		if (strcmp(snap->workspace, run->workspaces[0]) != 0)
+			return moat_fail(
+				err, MOAT_USAGE,
+				"snapshot %s is one of `%s', not of the workspace of %s; `moat "
+				"snapshot restore' takes any",
+				snap->id, snap->workspace, run->id);
+	}
+	return restore_snapshot(app, snap, &options, err);
+}
+
+/* ------------------------------------------------------------------------------- delete, recover
+ */
+
+int
+cmd_snapshot_delete(struct app *app, const struct args *args, struct moat_error *err)
+{
+	if (app_home(app, err) < 0)
+		return -1;
+	/* All names first: a typo in the last must not be found after the first is gone. */
+	for (int i = 0; i < args_size(args); i++) {
+		AUTO_SNAP struct snap *snap = NULL;
+
+		if (snap_find(app->home, args_at(args, i), &snap, err) < 0)
+			return -1;
+	}
+	for (int i = 0; i < args_size(args); i++) {
+		AUTO_SNAP struct snap *snap = NULL;
+
+		if (snap_find(app->home, args_at(args, i), &snap, err) < 0 ||
+		    snap_delete(app, snap, err) < 0)
+			return -1;
+		log_notice("deleted %s", snap->id);
+	}
+	return 0;
+}
+
+int
+cmd_recover(struct app *app, const struct args *args, struct moat_error *err)
+{
+	AUTO_JSON json_t *json = NULL;
+
+	(void) args;
+	/* Opening the home does it; this command is for seeing the result. */
+	if (app_home(app, err) < 0)
+		return -1;
+	if (app->json) {
+		json = json_object();
+		if (json == NULL ||
+		    json_put_int(json, "completed", (int64_t) app->recovery.completed) < 0 ||
+		    json_put_int(json, "undone", (int64_t) app->recovery.undone) < 0 ||
+		    json_put_int(json, "failed", (int64_t) app->recovery.failed) < 0)
+			return moat_fail_memory(err);
+		if (json_print(json, false, err) < 0)
+			return -1;
+	} else if (app->recovery.completed + app->recovery.undone + app->recovery.failed == 0) {
+		log_notice("nothing was interrupted");
+	}
+	if (app->recovery.failed > 0)
+		return moat_fail(err, MOAT_FAILED,
+				 "%" PRIu64 " interrupted transactions could not be completed",
+				 app->recovery.failed);
+	return 0;
+}

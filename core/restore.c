@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Putting a workspace back to a snapshot. */
+#include "core/restore.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "core/terminal.h"
+#include "core/txn.h"
+
+/* ------------------------------------------------------------------------------------------ diffs
+ */
+
+static const char *
+type_text(const struct moat_entry *entry)
+{
+	switch (entry->type) {
+	case MOAT_FILE:
+		return "file";
+	case MOAT_DIRECTORY:
+		return "directory";
+	default:
+		return "symlink";
+	}
+}
+
+static enum color
+change_color(enum diff_change change)
+{
+	switch (change) {
+	case DIFF_ADDED:
+		return COLOR_GREEN;
+	case DIFF_DELETED:
+		return COLOR_RED;
+	case DIFF_SAME:
+		return COLOR_NONE;
+	default:
+		return COLOR_YELLOW;
+	}
+}
+
+int
+diff_print_item(void *context, const struct diff_item *item, struct moat_error *err)
+{
+	struct diff_printer *printer = context;
+	const struct moat_entry *entry = item->to != NULL ? item->to : item->from;
+	AUTO_JSON json_t *json = NULL;
+
+	if (item->change == DIFF_SAME)
+		return 0;
+	if (printer->array == NULL) {
+		out_color(printer->app->color, change_color(item->change), diff_text(item->change));
+		out("%*s", 10 - (int) strlen(diff_text(item->change)), "");
+		out_escaped(item->path[0] == '\0' ? "." : item->path);
+		out("%s\n", entry->type == MOAT_DIRECTORY ? "/" : "");
+		return 0;
+	}
+	json = json_object();
+	if (json == NULL || json_put_bytes(json, "path", item->path, strlen(item->path)) < 0 ||
+	    json_put_text(json, "change", diff_text(item->change)) < 0 ||
+	    json_put_text(json, "type", type_text(entry)) < 0 ||
+	    json_put_int(json, "size", (int64_t) entry->size) < 0 ||
+	    json_array_append(printer->array, json) < 0)
+		return moat_fail_memory(err);
+	return 0;
+}
+
+/* ---------------------------------------------------------------------------------------- restore
+ */
+
+struct content {
+	struct app *app;
+	const struct snap *snap;
+};
+
+static int
+bring_content(void *context, struct moat_extract *extract, struct moat_error *err)
+{
+	struct content *content = context;
+
+	return snap_materialise(content->app, content->snap, extract, err);
+}
+
+static int
+print_plan(struct app *app, const struct txn *txn, struct moat_error *err)
+{
+	AUTO_JSON json_t *array = app->json ? json_array() : NULL;
+	struct diff_printer printer = {app, array};
+
+	if (app->json && array == NULL)
+		return moat_fail_memory(err);
+	if (txn_visit(txn, diff_print_item, &printer, err) < 0)
+		return -1;
+	if (app->json)
+		return json_print(array, false, err);
+	if (txn_is_empty(txn))
+		log_notice("nothing to do: the workspace is as the snapshot has it");
+	else if (txn_counts(txn)->meta > 0)
+		log_notice("%" PRIu64 " more get their modes or times back", txn_counts(txn)->meta);
+	return 0;
+}
+
+static void
+tell_counts(const struct snap *snap, const char *where, const struct txn_counts *counts)
+{
+	log_notice("restored %s to %s: %" PRIu64 " put back, %" PRIu64 " changed back, %" PRIu64
+		   " removed, %" PRIu64 " modes or times set",
+		   where, snap->id, counts->added, counts->modified, counts->deleted, counts->meta);
+	if (counts->kept > 0)
+		log_notice("%" PRIu64
+			   " directories stay, because they hold what the snapshot did not "
+			   "capture",
+			   counts->kept);
+}
+
+static int
+print_result(struct app *app, const struct snap *snap, const char *where, const struct snap *safety,
+	     const struct txn_counts *counts, struct moat_error *err)
+{
+	AUTO_JSON json_t *json = NULL;
+
+	if (!app->json) {
+		tell_counts(snap, where, counts);
+		if (safety != NULL) {
+			out("%s\n", safety->id);
+			log_notice("to undo: moat snapshot restore %s", safety->id);
+		}
+		return 0;
+	}
+	json = json_object();
+	if (json == NULL || json_put_text(json, "snapshot", snap->id) < 0 ||
+	    json_put_bytes(json, "directory", where, strlen(where)) < 0 ||
+	    json_put_text(json, "safety", safety == NULL ? NULL : safety->id) < 0 ||
+	    json_put_int(json, "added", (int64_t) counts->added) < 0 ||
+	    json_put_int(json, "modified", (int64_t) counts->modified) < 0 ||
+	    json_put_int(json, "deleted", (int64_t) counts->deleted) < 0 ||
+	    json_put_int(json, "meta", (int64_t) counts->meta) < 0 ||
+	    json_put_int(json, "kept", (int64_t) counts->kept) < 0)
+		return moat_fail_memory(err);
+	return json_print(json, false, err);
+}
+
+/* What is about to be overwritten, by the rules of the snapshot that overwrites it. */
+static int
+take_safety(struct app *app, const struct workspace *workspace, const struct snap *snap,
+	    const struct manifest *desired, struct snap **ret, struct moat_error *err)
+{
+	char label[64];
+	struct snap_options options = {.type = "safety",
+				       .label = label,
+				       .run = snap->run,
+				       .like = desired,
+				       .locked = true};
+
+	snprintf(label, sizeof label, "before restoring %s", snap->id);
+	if (snap_create(app, workspace, &options, ret, err) < 0)
+		return moat_wrap(err, "no safety snapshot, so nothing was restored");
+	return 0;
+}
+
+static int
+restore_in_place(struct app *app, const struct snap *snap, const struct restore_options *options,
+		 struct moat_error *err)
+{
+	AUTO_WORKSPACE struct workspace *workspace = NULL;
+	AUTO_MANIFEST struct manifest *desired = NULL, *live = NULL;
+	AUTO_SNAP struct snap *safety = NULL;
+	AUTO_TXN struct txn *txn = NULL;
+	AUTO_CLOSE int lock = -1;
+	struct content content = {app, snap};
+	struct txn_source source = {bring_content, &content};
+
+	if (workspace_open_known(app->home, snap->workspace_hash, &workspace, err) < 0)
+		return -1;
+	if (workspace->fd < 0)
+		return moat_fail(
+			err, MOAT_NOT_FOUND,
+			"the workspace `%s' is not there any more; `moat snapshot restore --to "
+			"DIR %s' brings its files back elsewhere",
+			workspace->path, snap->id);
+	lock = workspace_lock(workspace, err);
+	if (lock < 0 || snap_manifest(app->home, snap, &desired, err) < 0 ||
+	    snap_live(workspace, desired, &live, err) < 0 ||
+	    txn_plan(app->home, workspace, live, desired, options->paths, &source, &txn, err) < 0)
+		return -1;
+	if (options->dry_run)
+		return print_plan(app, txn, err);
+	if (!txn_is_empty(txn) && !options->no_safety &&
+	    take_safety(app, workspace, snap, desired, &safety, err) < 0)
+		return -1;
+	if (txn_commit(txn, err) < 0)
+		return moat_wrap(err, "restore %s", snap->id);
+	return print_result(app, snap, workspace->path, safety, txn_counts(txn), err);
+}
+
+/* Absent: made (true); an empty directory: taken as it is. */
+static int
+prepare_target(const char *path, bool *ret_made, struct moat_error *err)
+{
+	AUTO_CLOSEDIR DIR *stream = NULL;
+	const struct dirent *entry;
+
+	*ret_made = mkdir(path, 0700) == 0;
+	if (*ret_made)
+		return 0;
+	if (errno != EEXIST)
+		return moat_fail_errno(err, "make the directory `%s'", path);
+	stream = opendir(path);
+	if (stream == NULL)
+		return moat_fail_errno(err, "open the directory `%s'", path);
+	while ((entry = readdir(stream)) != NULL)
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			return moat_fail(
+				err, MOAT_USAGE,
+				"the directory `%s' is not empty; give one that is, or that does "
+				"not exist yet",
+				path);
+	return 0;
+}
+
+static int
+restore_into(struct app *app, const struct snap *snap, const struct restore_options *options,
+	     struct moat_error *err)
+{
+	AUTO_WORKSPACE struct workspace *target = NULL;
+	AUTO_MANIFEST struct manifest *desired = NULL, *live = NULL;
+	AUTO_TXN struct txn *txn = NULL;
+	struct content content = {app, snap};
+	struct txn_source source = {bring_content, &content};
+
+	if (workspace_open_at(options->to, &target, err) < 0 ||
+	    snap_manifest(app->home, snap, &desired, err) < 0 ||
+	    snap_live(target, desired, &live, err) < 0 ||
+	    txn_plan(app->home, target, live, desired, options->paths, &source, &txn, err) < 0)
+		return -1;
+	if (options->dry_run)
+		return print_plan(app, txn, err);
+	if (txn_commit(txn, err) < 0)
+		return moat_wrap(err, "restore %s into %s", snap->id, options->to);
+	return print_result(app, snap, target->path, NULL, txn_counts(txn), err);
+}
+
+int
+restore_snapshot(struct app *app, const struct snap *snap, const struct restore_options *options,
+		 struct moat_error *err)
+{
+	bool made = false;
+	int result;
+
+	if (options->to == NULL)
+		return restore_in_place(app, snap, options, err);
+	if (prepare_target(options->to, &made, err) < 0)
+		return -1;
+	result = restore_into(app, snap, options, err);
+	/* Empty again, or never filled: what was made goes. */
+	if (made && (result < 0 || options->dry_run))
+		(void) rmdir(options->to);
+	return result;
+}

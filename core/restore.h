@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Putting a workspace back to a snapshot, in place or beside. */
+#ifndef MOAT_CORE_RESTORE_H
+#define MOAT_CORE_RESTORE_H
+
+#include "common/diff.h"
+#include "core/snap.h"
+
+struct restore_options {
+	const char *to;           /* a directory, absent or empty; NULL: in place */
+	const char *const *paths; /* only these; NULL or empty: everything */
+	bool dry_run, no_safety;
+};
+
+/* Does it and prints what CLI.md says: the id of the safety snapshot on stdout, how to undo on
+ * stderr. */
+int restore_snapshot(struct app *app, const struct snap *snap,
+		     const struct restore_options *options, struct moat_error *err);
+
+/* The lines of a diff, as people and as programs read them; also for `snapshot diff`. */
+struct diff_printer {
+	struct app *app;
+	json_t *array; /* --json: where items go */
+};
+int diff_print_item(void *context, const struct diff_item *item, struct moat_error *err);
+
+#endif

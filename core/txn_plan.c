@@ -1,0 +1,636 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What has to be done so that the live tree becomes what a manifest says: decided here, before
+ * anything is written.
+ *
+ * What the snapshot did not capture is an obstacle, never a victim: a directory that holds
+ * something uncaptured stays where it was to be deleted, and where a file is to be in its place the
+ * whole is refused. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/fs.h"
+#include "core/txn_internal.h"
+
+/* What happens to one path. */
+enum action {
+	ACT_NONE = 0,
+	ACT_DELETE = 1, /* file or link, or a directory if nothing uncaptured is in it */
+	ACT_CREATE = 2,
+	ACT_REPLACE = 3, /* file or link by file or link */
+	ACT_RETYPE =
+		4, /* directory by something else, or the other way round: deleted, then created */
+	ACT_META = 5
+};
+
+struct step {
+	int64_t live, desired;
+	uint8_t action;
+};
+
+/* Work on the way to a plan. */
+struct draft {
+	struct txn *txn;
+	const struct manifest *live, *desired;
+	struct step *steps; /* by path; every path of both manifests that is selected */
+	size_t count;
+	int64_t *live_step, *desired_step; /* index of an entry's step, -1: not selected */
+	uint32_t *live_links,
+		*desired_links; /* names of the inode in the manifest, by its leader's index */
+	bool *kept;         /* per live entry: a directory that stays though it is not desired */
+	bool *live_touched; /* per live entry: a directory in which something happens */
+	bool *live_used, *desired_used; /* entries that the journal needs */
+	int64_t *from_index, *to_index; /* where they are in the plan's manifests */
+};
+
+static void
+draft_free(struct draft *draft)
+{
+	free(draft->steps);
+	free(draft->live_step);
+	free(draft->desired_step);
+	free(draft->live_links);
+	free(draft->desired_links);
+	free(draft->kept);
+	free(draft->live_touched);
+	free(draft->live_used);
+	free(draft->desired_used);
+	free(draft->from_index);
+	free(draft->to_index);
+}
+#define AUTO_DRAFT CLEANUP(draft_free)
+
+static const struct moat_entry *
+live_of(const struct draft *draft, const struct step *step)
+{
+	return step->live < 0 ? NULL : draft->live->entries[step->live];
+}
+
+static const struct moat_entry *
+desired_of(const struct draft *draft, const struct step *step)
+{
+	return step->desired < 0 ? NULL : draft->desired->entries[step->desired];
+}
+
+static const char *
+step_path(const struct draft *draft, const struct step *step)
+{
+	return step->live >= 0 ? live_of(draft, step)->path : desired_of(draft, step)->path;
+}
+
+static int
+draft_allocate(struct draft *draft, struct moat_error *err)
+{
+	size_t live = draft->live->count + 1, desired = draft->desired->count + 1;
+
+	draft->steps = calloc(live + desired, sizeof *draft->steps);
+	draft->live_step = calloc(live, sizeof *draft->live_step);
+	draft->desired_step = calloc(desired, sizeof *draft->desired_step);
+	draft->live_links = calloc(live, sizeof *draft->live_links);
+	draft->desired_links = calloc(desired, sizeof *draft->desired_links);
+	draft->kept = calloc(live, sizeof *draft->kept);
+	draft->live_touched = calloc(live, sizeof *draft->live_touched);
+	draft->live_used = calloc(live, sizeof *draft->live_used);
+	draft->desired_used = calloc(desired, sizeof *draft->desired_used);
+	draft->from_index = calloc(live, sizeof *draft->from_index);
+	draft->to_index = calloc(desired, sizeof *draft->to_index);
+	if (draft->steps == NULL || draft->live_step == NULL || draft->desired_step == NULL ||
+	    draft->live_links == NULL || draft->desired_links == NULL || draft->kept == NULL ||
+	    draft->live_touched == NULL || draft->live_used == NULL ||
+	    draft->desired_used == NULL || draft->from_index == NULL || draft->to_index == NULL)
+		return moat_fail_memory(err);
+	return 0;
+}
+
+/* --------------------------------------------------------------------------------- which paths */
+
+static bool
+is_at_or_below(const char *path, const char *top)
+{
+	size_t n = strlen(top);
+
+	return n == 0 || (strncmp(path, top, n) == 0 && (path[n] == '\0' || path[n] == '/'));
+}
+
+/* Chosen, or a directory that what was chosen needs and that is not there. */
+static bool
+is_selected(const char *path, const char *const *paths, bool live, bool desired)
+{
+	if (paths == NULL || paths[0] == NULL)
+		return true;
+	for (size_t i = 0; paths[i] != NULL; i++)
+		if (is_at_or_below(path, paths[i]) ||
+		    (!live && desired && is_at_or_below(paths[i], path)))
+			return true;
+	return false;
+}
+
+static int
+check_paths(const struct draft *draft, const char *const *paths, struct moat_error *err)
+{
+	for (size_t i = 0; paths != NULL && paths[i] != NULL; i++)
+		if (manifest_find(draft->live, paths[i]) < 0 &&
+		    manifest_find(draft->desired, paths[i]) < 0)
+			return moat_fail(
+				err, MOAT_NOT_FOUND,
+				"`%s' is neither in the snapshot nor among the captured files "
+				"of the workspace",
+				paths[i]);
+	return 0;
+}
+
+/* The steps, by path: a merge of both manifests. */
+static void
+merge(struct draft *draft, const char *const *paths)
+{
+	const struct manifest *live = draft->live, *desired = draft->desired;
+	size_t l = 0, d = 0;
+
+	while (l < live->count || d < desired->count) {
+		struct step step = {-1, -1, ACT_NONE};
+		int order = l == live->count      ? 1
+			    : d == desired->count ? -1
+						  : manifest_compare(live->entries[l]->path,
+								     desired->entries[d]->path);
+
+		if (order <= 0)
+			step.live = (int64_t) l++;
+		if (order >= 0)
+			step.desired = (int64_t) d++;
+		if (step.live >= 0)
+			draft->live_step[step.live] = -1;
+		if (step.desired >= 0)
+			draft->desired_step[step.desired] = -1;
+		if (!is_selected(step_path(draft, &step), paths, step.live >= 0, step.desired >= 0))
+			continue;
+		if (step.live >= 0)
+			draft->live_step[step.live] = (int64_t) draft->count;
+		if (step.desired >= 0)
+			draft->desired_step[step.desired] = (int64_t) draft->count;
+		draft->steps[draft->count++] = step;
+	}
+}
+
+/* -------------------------------------------------------------------------------- what differs */
+
+static size_t
+leader_of(const struct manifest *manifest, size_t index)
+{
+	uint64_t leader = manifest->entries[index]->leader;
+
+	return leader == MOAT_NO_LEADER ? index : (size_t) leader;
+}
+
+static void
+count_links(const struct manifest *manifest, uint32_t *links)
+{
+	for (size_t i = 0; i < manifest->count; i++)
+		if (manifest->entries[i]->type == MOAT_FILE)
+			links[leader_of(manifest, i)]++;
+}
+
+static bool
+content_differs(const struct draft *draft, const struct moat_entry *live,
+		const struct moat_entry *desired)
+{
+	return diff_entries(draft->live, live, draft->desired, desired) == DIFF_MODIFIED;
+}
+
+static void
+compare(struct draft *draft, struct step *step)
+{
+	const struct moat_entry *live = live_of(draft, step), *desired = desired_of(draft, step);
+
+	if (desired == NULL) {
+		step->action = ACT_DELETE;
+	} else if (live == NULL) {
+		step->action = ACT_CREATE;
+	} else if (live->type != desired->type) {
+		step->action = live->type == MOAT_DIRECTORY || desired->type == MOAT_DIRECTORY
+				       ? ACT_RETYPE
+				       : ACT_REPLACE;
+	} else if (live->type != MOAT_DIRECTORY && content_differs(draft, live, desired)) {
+		step->action = ACT_REPLACE;
+	} else if (!meta_equal(live, desired)) {
+		step->action = ACT_META;
+	}
+}
+
+/* Files with several names: when the names of a group are not the same set as before, or its
+ * content differs, every name of it is replaced, since a rename gives each a new inode. */
+static void
+compare_links(struct draft *draft)
+{
+	bool *broken = draft->desired_used; /* lent for this; zero again at the end */
+	const struct manifest *desired = draft->desired, *live = draft->live;
+
+	for (size_t i = 0; i < desired->count; i++) {
+		const struct step *step;
+		size_t leader, live_leader;
+
+		if (desired->entries[i]->type != MOAT_FILE || draft->desired_step[i] < 0)
+			continue;
+		step = &draft->steps[draft->desired_step[i]];
+		leader = leader_of(desired, i);
+		if (step->action == ACT_CREATE || step->action == ACT_REPLACE ||
+		    step->action == ACT_RETYPE) {
+			broken[leader] = true;
+			continue;
+		}
+		live_leader = leader_of(live, (size_t) step->live);
+		if (draft->live_links[live_leader] != draft->desired_links[leader])
+			broken[leader] = true;
+		else if (manifest_find(live, desired->entries[leader]->path) < 0 ||
+			 leader_of(live,
+				   (size_t) manifest_find(live, desired->entries[leader]->path)) !=
+				 live_leader)
+			broken[leader] = true;
+	}
+	for (size_t i = 0; i < desired->count; i++) {
+		struct step *step;
+
+		if (desired->entries[i]->type != MOAT_FILE || draft->desired_step[i] < 0 ||
+		    !broken[leader_of(desired, i)])
+			continue;
+		step = &draft->steps[draft->desired_step[i]];
+		if (step->action == ACT_NONE || step->action == ACT_META)
+			step->action = ACT_REPLACE;
+	}
+	memset(broken, 0, desired->count * sizeof *broken);
+}
+
+/* ------------------------------------------------------------------------------------ obstacles */
+
+static int64_t
+parent_index(const struct manifest *manifest, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	AUTO_FREE char *parent = NULL;
+
+	if (path[0] == '\0')
+		return -1;
+	parent = strndup(path, slash == NULL ? 0 : (size_t) (slash - path));
+	return parent == NULL ? -1 : manifest_find(manifest, parent);
+}
+
+static bool
+is_to_go(const struct draft *draft, int64_t live_index)
+{
+	int64_t step = live_index < 0 ? -1 : draft->live_step[live_index];
+
+	return step >= 0 && !draft->kept[live_index] &&
+	       (draft->steps[step].action == ACT_DELETE || draft->steps[step].action == ACT_RETYPE);
+}
+
+/* Does the directory hold anything that will not be deleted?  *ret_name: one such, freed by the
+ * caller. */
+static int
+holds_uncaptured(const struct draft *draft, const struct moat_entry *directory, char **ret_name,
+		 struct moat_error *err)
+{
+	struct moat_error local = MOAT_ERROR_INIT;
+	AUTO_CLOSE int fd = fs_open_beneath(draft->txn->workspace->fd, directory->path,
+					    O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, &local);
+	AUTO_CLOSEDIR DIR *stream = NULL;
+	struct dirent *entry;
+
+	*ret_name = NULL;
+	if (fd < 0 && (local.code == MOAT_NOT_FOUND || local.code == MOAT_PERMISSION)) {
+		*ret_name = local.code == MOAT_NOT_FOUND ? NULL : strdup("(unreadable)");
+		return 0;
+	}
+	if (fd < 0)
+		return moat_error_set(err, local.code, local.sys_errno, "%s", local.message);
+	stream = fdopendir(fd);
+	if (stream == NULL)
+		return moat_fail_errno(err, "read the directory `%s'", directory->path);
+	(void) steal_fd(&fd);
+	while ((entry = readdir(stream)) != NULL) {
+		AUTO_BUF struct buf path = {0};
+
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		buf_format(&path, "%s%s%s", directory->path, directory->path[0] == '\0' ? "" : "/",
+			   entry->d_name);
+		if (buf_check(&path, err) < 0)
+			return -1;
+		if (is_to_go(draft, manifest_find(draft->live, path.data)))
+			continue;
+		*ret_name = strdup(entry->d_name);
+		return *ret_name == NULL ? moat_fail_memory(err) : 0;
+	}
+	return 0;
+}
+
+/* From the deepest directory up: what stays makes its parents stay. */
+static int
+find_kept(struct draft *draft, struct moat_error *err)
+{
+	for (size_t i = draft->count; i-- > 0;) {
+		struct step *step = &draft->steps[i];
+		const struct moat_entry *live = live_of(draft, step);
+		AUTO_FREE char *name = NULL;
+
+		if (live == NULL || live->type != MOAT_DIRECTORY ||
+		    (step->action != ACT_DELETE && step->action != ACT_RETYPE))
+			continue;
+		if (holds_uncaptured(draft, live, &name, err) < 0)
+			return -1;
+		if (name == NULL)
+			continue;
+		if (step->action == ACT_RETYPE)
+			return moat_fail(
+				err, MOAT_CONFLICT,
+				"`%s' is to be a %s again, and the directory there now holds "
+				"`%s', which the snapshot does not have; nothing was changed, "
+				"move it away and try again",
+				live->path,
+				desired_of(draft, step)->type == MOAT_FILE ? "file" : "link", name);
+		draft->kept[step->live] = true;
+		step->action = ACT_NONE;
+		draft->txn->counts.kept++;
+	}
+	return 0;
+}
+
+/* Where something is to be made, nothing uncaptured may stand. */
+static int
+check_obstacles(const struct draft *draft, struct moat_error *err)
+{
+	for (size_t i = 0; i < draft->count; i++) {
+		const struct step *step = &draft->steps[i];
+		const struct manifest_skip *skip;
+
+		if (step->action != ACT_CREATE)
+			continue;
+		skip = manifest_find_skip(draft->live, desired_of(draft, step)->path);
+		if (skip != NULL)
+			return moat_fail(
+				err, MOAT_CONFLICT,
+				"`%s' cannot be put back: there is now a %s (%s), which moat does "
+				"not touch; nothing was changed, move it away and try again",
+				skip->path, skip_text(skip->reason), skip->detail);
+	}
+	return 0;
+}
+
+/* ---------------------------------------------------------------------------------- the journal */
+
+static void
+touch_parent(struct draft *draft, const char *path)
+{
+	int64_t live = parent_index(draft->live, path);
+
+	if (live >= 0)
+		draft->live_touched[live] = true;
+}
+
+/* Marks what the plan's manifests must hold: the entries of every step, and their parents. */
+static void
+use(const struct manifest *manifest, bool *used, int64_t index)
+{
+	while (index >= 0 && !used[index]) {
+		used[index] = true;
+		index = parent_index(manifest, manifest->entries[index]->path);
+	}
+}
+
+static int
+copy_used(const struct manifest *source, const bool *used, int64_t *index, struct manifest **ret,
+	  struct moat_error *err)
+{
+	AUTO_MANIFEST struct manifest *copy = manifest_new();
+	int64_t next = 0;
+
+	if (copy == NULL)
+		return moat_fail_memory(err);
+	for (size_t i = 0; i < source->count; i++) {
+		struct moat_entry *entry;
+
+		index[i] = -1;
+		if (!used[i])
+			continue;
+		entry = manifest_add(copy, source->entries[i]);
+		if (entry == NULL)
+			return moat_fail_memory(err);
+		/* Same order, so the same index after sealing; groups of names do not matter any
+		 * more. */
+		entry->leader = MOAT_NO_LEADER;
+		entry->nlink = 1;
+		index[i] = next++;
+	}
+	if (manifest_seal(copy, err) < 0)
+		return -1;
+	*ret = STEAL(copy);
+	return 0;
+}
+
+static int
+add_op(const struct draft *draft, enum op_kind kind, int64_t live, int64_t desired,
+       struct moat_error *err)
+{
+	struct op *op =
+		plan_add(&draft->txn->member.plan, kind, live < 0 ? -1 : draft->from_index[live],
+			 desired < 0 ? -1 : draft->to_index[desired]);
+
+	return op == NULL ? moat_fail_memory(err) : 0;
+}
+
+static bool
+is_unwritable(const struct moat_entry *directory)
+{
+	return directory->type == MOAT_DIRECTORY && geteuid() != 0 &&
+	       (directory->mode & 0700) != 0700;
+}
+
+static int
+add_openings(const struct draft *draft, struct moat_error *err)
+{
+	for (size_t i = 0; i < draft->live->count; i++)
+		if (draft->live_touched[i] && is_unwritable(draft->live->entries[i]) &&
+		    add_op(draft, OP_OPEN, (int64_t) i, -1, err) < 0)
+			return -1;
+	return 0;
+}
+
+static int
+add_removals(const struct draft *draft, struct moat_error *err)
+{
+	for (size_t i = draft->count; i-- > 0;) {
+		const struct step *step = &draft->steps[i];
+
+		if ((step->action == ACT_DELETE || step->action == ACT_RETYPE) &&
+		    add_op(draft,
+			   live_of(draft, step)->type == MOAT_DIRECTORY ? OP_RMDIR : OP_DELETE,
+			   step->live, -1, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int
+add_creations(const struct draft *draft, struct moat_error *err)
+{
+	for (size_t i = 0; i < draft->count; i++) {
+		const struct step *step = &draft->steps[i];
+		int result = 0;
+
+		if (step->action == ACT_CREATE || step->action == ACT_RETYPE)
+			result = add_op(draft, OP_CREATE, -1, step->desired, err);
+		else if (step->action == ACT_REPLACE)
+			result = add_op(draft, OP_REPLACE, step->live, step->desired, err);
+		if (result < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int
+add_file_meta(const struct draft *draft, struct moat_error *err)
+{
+	for (size_t i = 0; i < draft->count; i++)
+		if (draft->steps[i].action == ACT_META &&
+		    live_of(draft, &draft->steps[i])->type != MOAT_DIRECTORY &&
+		    add_op(draft, OP_META, draft->steps[i].live, draft->steps[i].desired, err) < 0)
+			return -1;
+	return 0;
+}
+
+/* Every directory that is new, that differs, or in which something happened; deepest first. */
+static int
+add_directory_meta(const struct draft *draft, struct moat_error *err)
+{
+	size_t l = draft->live->count, d = draft->desired->count;
+
+	/* A merge from the end: by path, each directory of either side once. */
+	while (l > 0 || d > 0) {
+		int order = l == 0   ? -1
+			    : d == 0 ? 1
+				     : manifest_compare(draft->live->entries[l - 1]->path,
+							draft->desired->entries[d - 1]->path);
+		int64_t live = order >= 0 ? (int64_t) --l : -1;
+		int64_t desired = order <= 0 ? (int64_t) --d : -1;
+		int64_t index = live >= 0 ? draft->live_step[live] : draft->desired_step[desired];
+		const struct step *step = index < 0 ? NULL : &draft->steps[index];
+		bool touched = live >= 0 && draft->live_touched[live] && !is_to_go(draft, live);
+		bool made =
+			step != NULL && (step->action == ACT_CREATE || step->action == ACT_RETYPE);
+		int64_t from = made ? -1 : live, to = step == NULL ? -1 : desired;
+
+		if (to >= 0 && draft->desired->entries[to]->type != MOAT_DIRECTORY)
+			continue;
+		if (to < 0 && (live < 0 || draft->live->entries[live]->type != MOAT_DIRECTORY))
+			continue;
+		if ((made || touched || (step != NULL && step->action == ACT_META)) &&
+		    add_op(draft, OP_DIRMETA, from, to, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int
+write_plan(struct draft *draft, struct moat_error *err)
+{
+	struct plan *plan = &draft->txn->member.plan;
+	bool any = false;
+
+	for (size_t i = 0; i < draft->count; i++) {
+		const struct step *step = &draft->steps[i];
+
+		if (step->action == ACT_NONE)
+			continue;
+		any = true;
+		if (step->action != ACT_META)
+			touch_parent(draft, step_path(draft, step));
+		use(draft->live, draft->live_used, step->live);
+		use(draft->desired, draft->desired_used, step->desired);
+	}
+	if (!any)
+		return 0;
+	for (size_t i = 0; i < draft->live->count; i++)
+		if (draft->live_touched[i]) {
+			use(draft->live, draft->live_used, (int64_t) i);
+			use(draft->desired, draft->desired_used,
+			    manifest_find(draft->desired, draft->live->entries[i]->path));
+		}
+	use(draft->live, draft->live_used, 0);
+	use(draft->desired, draft->desired_used, 0);
+	if (copy_used(draft->live, draft->live_used, draft->from_index, &plan->from, err) < 0 ||
+	    copy_used(draft->desired, draft->desired_used, draft->to_index, &plan->to, err) < 0)
+		return -1;
+	if (add_openings(draft, err) < 0 || add_removals(draft, err) < 0 ||
+	    add_creations(draft, err) < 0 || add_file_meta(draft, err) < 0)
+		return -1;
+	return add_directory_meta(draft, err);
+}
+
+/* ------------------------------------------------------------------------------ what users see */
+
+static void
+count_change(struct txn_counts *counts, enum diff_change shown)
+{
+	switch (shown) {
+	case DIFF_ADDED:
+		counts->added++;
+		break;
+	case DIFF_DELETED:
+		counts->deleted++;
+		break;
+	case DIFF_MODIFIED:
+	case DIFF_TYPE:
+		counts->modified++;
+		break;
+	case DIFF_MODE:
+	case DIFF_SAME:
+		counts->meta++;
+		break;
+	}
+}
+
+static int
+list_changes(struct draft *draft, struct moat_error *err)
+{
+	struct txn *txn = draft->txn;
+
+	txn->changes = calloc(draft->count + 1, sizeof *txn->changes);
+	if (txn->changes == NULL)
+		return moat_fail_memory(err);
+	for (size_t i = 0; i < draft->count; i++) {
+		const struct step *step = &draft->steps[i];
+		struct change *change = &txn->changes[txn->change_count];
+
+		if (step->action == ACT_NONE)
+			continue;
+		change->path = step_path(draft, step);
+		change->live = step->live;
+		change->desired = step->desired;
+		change->shown = diff_entries(draft->live, live_of(draft, step), draft->desired,
+					     desired_of(draft, step));
+		count_change(&txn->counts, change->shown);
+		txn->change_count++;
+	}
+	return 0;
+}
+
+int
+plan_make(struct txn *txn, const char *const *paths, struct moat_error *err)
+{
+	AUTO_DRAFT struct draft draft = {.txn = txn, .live = txn->live, .desired = txn->desired};
+
+	if (draft_allocate(&draft, err) < 0 || check_paths(&draft, paths, err) < 0)
+		return -1;
+	merge(&draft, paths);
+	count_links(draft.live, draft.live_links);
+	count_links(draft.desired, draft.desired_links);
+	for (size_t i = 0; i < draft.count; i++)
+		compare(&draft, &draft.steps[i]);
+	compare_links(&draft);
+	if (find_kept(&draft, err) < 0 || check_obstacles(&draft, err) < 0 ||
+	    write_plan(&draft, err) < 0)
+		return -1;
+	return list_changes(&draft, err);
+}

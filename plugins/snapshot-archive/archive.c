@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* snapshot-archive: snapshots as .tar.lz4 files that stock tools open.  The vtable. */
+#include "archive.h"
+
+#include <stdlib.h>
+
+#include "store.h"
+
+int
+archive_check_cancelled(const struct archive *archive, struct moat_error *err)
+{
+	if (archive->host->cancelled() == 0)
+		return 0;
+	return moat_fail(err, MOAT_CANCELLED, "cancelled");
+}
+
+void
+archive_warn(const struct archive *archive, const char *format, ...)
+{
+	char line[1024];
+	va_list args;
+
+	va_start(args, format);
+	(void) vsnprintf(line, sizeof line, format, args);
+	va_end(args);
+	archive->host->log(ARCHIVE_NAME, MOAT_LOG_WARNING, line);
+}
+
+int
+hasher_begin(struct hasher *hasher, const struct moat_host *host, struct moat_error *err)
+{
+	hasher->host = host;
+	hasher->hash = host->hash_new();
+	return hasher->hash == NULL ? moat_fail_memory(err) : 0;
+}
+
+void
+hasher_data(struct hasher *hasher, const void *data, size_t size)
+{
+	if (size > 0)
+		hasher->host->hash_update(hasher->hash, data, size);
+}
+
+void
+hasher_zeros(struct hasher *hasher, uint64_t size)
+{
+	static const uint8_t zeros[32768];
+
+	for (; size > sizeof zeros; size -= sizeof zeros)
+		hasher_data(hasher, zeros, sizeof zeros);
+	hasher_data(hasher, zeros, (size_t) size);
+}
+
+void
+hasher_end(struct hasher *hasher, uint8_t ret[MOAT_HASH_SIZE])
+{
+	hasher->host->hash_end(hasher->hash, ret);
+	hasher->hash = NULL;
+}
+
+void
+cleanup_hasher(struct hasher *hasher)
+{
+	if (hasher->hash != NULL)
+		hasher_end(hasher, NULL);
+}
+
+static int
+archive_probe(const struct moat_host *host, const struct moat_target *target, struct moat_bid *bid,
+	      struct moat_error *err)
+{
+	bid->score = 50;
+	(void) snprintf(bid->reason, sizeof bid->reason, "%s",
+			"stores changed files as .tar.lz4, works everywhere");
+	return 0;
+}
+
+static int
+read_level(const struct moat_host *host, const struct moat_config *config, int *ret,
+	   struct moat_error *err)
+{
+	int64_t level = 0;
+
+	if (host->config_int(config, "level", &level, err) < 0)
+		return -1;
+	if (level < 0 || level > 12)
+		return moat_fail(err, MOAT_USAGE,
+				 "plugins." ARCHIVE_NAME ".level is %lld; LZ4 has the levels 0 "
+				 "(fast) to 12 (small)",
+				 (long long) level);
+	*ret = (int) level;
+	return 0;
+}
+
+static int
+archive_open(const struct moat_host *host, const struct moat_store *store, void **ret_self,
+	     struct moat_error *err)
+{
+	AUTO_FREE struct archive *archive = calloc(1, sizeof *archive);
+
+	if (archive == NULL)
+		return moat_fail_memory(err);
+	archive->host = host;
+	archive->dirfd = store->dirfd;
+	archive->path = store->path;
+	if (read_level(host, store->config, &archive->level, err) < 0)
+		return -1;
+	*ret_self = STEAL(archive);
+	return 0;
+}
+
+static void
+archive_close(void *self)
+{
+	free(self);
+}
+
+/* Reading without a place to write to is what verifying is. */
+static int
+archive_verify(void *self, const struct moat_extract *extract, struct moat_error *err)
+{
+	return archive_materialise(self, extract, err);
+}
+
+static const struct moat_snapshot_ops ops = {
+	MOAT_OPS(snapshot),       .probe = archive_probe,     .open = archive_open,
+	.close = archive_close,   .capture = archive_capture, .materialise = archive_materialise,
+	.remove = archive_remove, .verify = archive_verify,   .enumerate = archive_enumerate,
+};
+
+static const struct moat_plugin plugin = MOAT_PLUGIN_INIT(
+	MOAT_KIND_SNAPSHOT, "archive", "0.1.0", "Apache-2.0",
+	"incremental snapshots as .tar.lz4 files that stock tools open", &ops, NULL);
+
+const struct moat_plugin *
+moat_plugin_init(const struct moat_host *host)
+{
+	return &plugin;
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The form of a pack.
+ *
+ *     LZ4 frames          each with content size and content checksum, at most FRAME_MAX bytes of
+ *                         content; their contents, joined, are one tar stream
+ *     a skippable frame   for which stock tools do not look: the index
+ *         8 bytes             magic 0x184D2A50, size of the rest
+ *         8 bytes per frame   its size in the file, its size uncompressed
+ *         56 bytes            position of the manifest's member in the tar stream, number of
+ *                             frames, SHA-256 of the index up to here, "MOATPACK"
+ *
+ * All numbers are little endian.  The source for the frames is lz4_Frame_format.md of LZ4. */
+#ifndef MOAT_SNAPSHOT_ARCHIVE_PACK_H
+#define MOAT_SNAPSHOT_ARCHIVE_PACK_H
+
+#include <stdint.h>
+
+#include <moat/plugin.h>
+
+#define PACK_FRAME_MAGIC 0x184D2204u
+#define PACK_INDEX_MAGIC 0x184D2A50u
+#define PACK_MAGIC "MOATPACK"
+#define PACK_FOOTER_SIZE (8 + 8 + MOAT_HASH_SIZE + 8)
+#define PACK_END_SIZE 1024 /* the two empty blocks that end a tar stream */
+
+static inline uint32_t
+get_u32(const uint8_t *p)
+{
+	return (uint32_t) p[0] | (uint32_t) p[1] << 8 | (uint32_t) p[2] << 16 |
+	       (uint32_t) p[3] << 24;
+}
+
+static inline uint64_t
+get_u64(const uint8_t *p)
+{
+	return (uint64_t) get_u32(p) | (uint64_t) get_u32(p + 4) << 32;
+}
+
+#endif

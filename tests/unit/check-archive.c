@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* snapshot-archive: what the tests do with a store, and how they look at it. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "fake-archive.h"
+
+/* Names, types, modes, times to the nanosecond, link counts and contents, by find and sha256sum. */
+static const char compare_script[] =
+	"list() { cd \"$1\" && find . ! -name '.moat-manifest-*' "
+	"\\( -type d -printf '%P %y %m %U:%G %T@\\0' -o -printf '%P %y %m %U:%G %T@ %s %n %l\\0' "
+	"\\) "
+	"| sort -z; "
+	"find . -type f ! -name '.moat-manifest-*' -exec sha256sum -z -- {} + | sort -z; }\n"
+	"list \"$1\" >\"$3/a\" && list \"$2\" >\"$3/b\" && test -s \"$3/a\" && "
+	"cmp -s \"$3/a\" \"$3/b\"";
+
+void
+assert_stock_tools_restore(struct world *world)
+{
+	AUTO_FREE char *tar = NULL;
+
+	assert_true(asprintf(&tar, "%s/tar", world->path) > 0);
+	assert_int_equal(run_shell("set -e; rm -rf \"$2\"; mkdir \"$2\"; cd \"$1\"\n"
+				   "for f in *.tar.lz4; do lz4 -dcq \"$f\" | tar -x -p -C \"$2\" "
+				   "2>\"$2.err\"; "
+				   "if grep -v -e 'implausibly old' -e 'in the future' \"$2.err\"; "
+				   "then exit 1; fi; "
+				   "done\n"
+				   "touch -r \"$3\" \"$2\"",
+				   world->store, tar, world->src, NULL),
+			 0);
+	assert_int_equal(run_shell(compare_script, world->src, tar, world->path, NULL), 0);
+	/* The control. */
+	assert_int_equal(run_shell("touch -d @77 \"$1\"", tar, NULL), 0);
+	assert_int_not_equal(run_shell(compare_script, world->src, tar, world->path, NULL), 0);
+}
+
+void
+make_sparse(struct world *world, const char *name, off_t size, size_t count, const off_t *data)
+{
+	int fd = openat(world->src_fd, name, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, size), 0);
+	for (size_t i = 0; i < count; i++)
+		assert_int_equal(pwrite(fd, "data", 4, data[i]), 4);
+	assert_int_equal(close(fd), 0);
+}
+
+void
+remove_ok(struct world *world, const char *ref, const struct tree *live)
+{
+	static const struct moat_entries none = {sizeof none, sizeof(struct moat_entry), 0, NULL};
+	struct moat_error err = MOAT_ERROR_INIT;
+
+	assert_ok(world->ops->remove(world->self, ref, live == NULL ? &none : &live->list, &err),
+		  &err);
+}
+
+static int
+find_manifest(void *context, const struct moat_ref *ref, const void *manifest, size_t size,
+	      struct moat_error *err)
+{
+	size_t *found = context;
+
+	assert_int_equal(size, strlen("the manifest"));
+	assert_memory_equal(manifest, "the manifest", size);
+	assert_true(ref->stored_bytes > 0);
+	assert_int_equal(strncmp(ref->text, "snap_", 5), 0);
+	assert_int_equal(strlen(ref->text), 17);
+	++*found;
+	return 0;
+}
+
+size_t
+count_manifests(struct world *world)
+{
+	struct moat_error err = MOAT_ERROR_INIT;
+	size_t found = 0;
+
+	assert_ok(world->ops->enumerate(world->self, find_manifest, &found, &err), &err);
+	return found;
+}
+
+struct tree *
+capture_ok(struct world *world, const struct tree *previous, struct moat_ref *ret)
+{
+	struct session session = {.world = world, .tree = tree_scan_source(world, previous)};
+
+	assert_ok(capture(&session), &session.err);
+	assert_true(session.ref.stored_bytes > 0);
+	if (ret != NULL)
+		*ret = session.ref;
+	return session.tree;
+}
+
+static void
+assert_same_content(int a, int b)
+{
+	static _Thread_local char x[65536], y[65536];
+	ssize_t n;
+
+	assert_true(a >= 0 && b >= 0);
+	do {
+		n = read(a, x, sizeof x);
+		assert_true(n >= 0);
+		assert_int_equal(read(b, y, sizeof y), n);
+		assert_memory_equal(x, y, (size_t) n);
+	} while (n > 0);
+	(void) close(a);
+	(void) close(b);
+}
+
+void
+assert_restores(struct world *world, struct tree *tree)
+{
+	struct session session = {.world = world, .tree = tree, .place = true};
+	size_t files = 0;
+
+	assert_ok(extract(&session), &session.err);
+	for (size_t i = 0; i < tree->count; i++) {
+		char name[32];
+
+		if (tree->entries[i].type != MOAT_FILE || tree->entries[i].leader != MOAT_NO_LEADER)
+			continue;
+		(void) snprintf(name, sizeof name, "%zu", files++);
+		assert_same_content(open_deep(world->src_fd, tree->entries[i].path, O_RDONLY),
+				    openat(world->out_fd, name, O_RDONLY | O_CLOEXEC));
+	}
+	assert_int_equal(session.done, files);
+	assert_false(session.wrong);
+	session.place = false;
+	session.done = 0;
+	assert_ok(extract(&session), &session.err);
+	assert_int_equal(session.done, files);
+	assert_int_equal(session.damaged, 0);
+}
+
+size_t
+store_count(struct world *world)
+{
+	DIR *dir = fdopendir(openat(world->store_fd, ".", O_RDONLY | O_CLOEXEC));
+	struct dirent *item;
+	size_t n = 0;
+
+	assert_non_null(dir);
+	while ((item = readdir(dir)) != NULL)
+		n += strcmp(item->d_name, ".") != 0 && strcmp(item->d_name, "..") != 0;
+	(void) closedir(dir);
+	return n;
+}

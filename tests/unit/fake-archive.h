@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The other side of snapshot-archive: a host and a core that are small enough to be seen through.
+ * What imitates core/snap.c here is written to sdk/moat/plugin.h, not after its code. */
+#ifndef MOAT_TESTS_UNIT_FAKE_ARCHIVE_H
+#define MOAT_TESTS_UNIT_FAKE_ARCHIVE_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "test.h"
+
+/* A directory with src/ (the workspace), store/ and out/ in it, and an opened handle. */
+struct world {
+	char *path, *src, *store, *out;
+	int src_fd, store_fd, out_fd;
+	const struct moat_snapshot_ops *ops;
+	void *self;
+	unsigned next_id;
+};
+
+/* A workspace as it was when scanned; what capture finds out is put into it. */
+struct tree {
+	struct moat_entry *entries;
+	const struct moat_entry **items;
+	size_t count;
+	struct moat_entries list;
+};
+
+/* What the callbacks of one call do and see. */
+struct session {
+	struct world *world;
+	struct tree *tree;
+	struct moat_ref ref;
+	struct moat_error err;
+	/* Called in stored(), with how often it was called for this file; returns what stored()
+	 * does. */
+	int (*on_stored)(struct session *session, size_t index, unsigned times);
+	/* Code with which open() refuses, or 0. */
+	int (*on_open)(struct session *session, size_t index);
+	unsigned *times; /* per entry, of stored() */
+	size_t opened, done, damaged, refused;
+	bool place;           /* materialise into out/, by index; false: verify */
+	bool wrong;           /* something was given back as done that is not the content */
+	const char *manifest; /* NULL: "the manifest" */
+};
+
+/* What the fake host does; per thread. */
+extern _Thread_local long fake_cancel_after;     /* polls until cancelled(); -1: never */
+extern _Thread_local void (*fake_on_poll)(void); /* called in cancelled(); or NULL */
+extern _Thread_local int fake_warnings;
+extern _Thread_local bool fake_position_hash; /* a hash for which zeros cost nothing */
+extern const struct moat_host fake_host;
+void fake_set_level(const char *text); /* of LZ4, for the next handle; NULL: not configured */
+
+struct world *world_new(void);
+void world_free(struct world *world);
+void world_reopen(struct world *world);
+void make_file(struct world *world, const char *name, const void *data, size_t size);
+void make_random_file(struct world *world, const char *name, size_t size);
+/* Runs `sh -c script sh arguments...`; its exit status. */
+int run_shell(const char *script, ...);
+
+/* By components, so that paths above PATH_MAX can be had. */
+int open_deep(int rootfd, const char *path, int flags);
+struct tree *tree_scan_source(struct world *world, const struct tree *previous);
+void tree_free(struct tree *tree);
+size_t tree_index(const struct tree *tree, const char *path);
+
+/* Captures; 0 or -1 with session->err. */
+int capture(struct session *session);
+/* Materialises or verifies everything in the tree; out/ is emptied first. */
+int extract(struct session *session);
+void session_free(struct session *session);
+
+/* ---- check-archive.c ---- */
+
+/* Scans, captures, and asserts that it worked. */
+struct tree *capture_ok(struct world *world, const struct tree *previous, struct moat_ref *ret);
+/* Materialises and compares every file with the source, byte for byte; then verifies. */
+void assert_restores(struct world *world, struct tree *tree);
+/* Extracts all packs, oldest first, with stock tools, which must not complain (but of times that
+ * GNU tar restores and finds implausible), and compares. */
+void assert_stock_tools_restore(struct world *world);
+/* A file of that size with "data" at some places and holes elsewhere. */
+void
+make_sparse(struct world *world, const char *name, off_t size, size_t count, const off_t *data);
+void remove_ok(struct world *world, const char *ref, const struct tree *live);
+size_t count_manifests(struct world *world);
+/* Files in the store. */
+size_t store_count(struct world *world);
+
+/* Random numbers with a seed that is printed (xorshift64*). */
+extern uint64_t random_state;
+void random_start(void);
+uint64_t random_below(uint64_t limit);
+
+#endif
