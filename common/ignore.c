@@ -500,7 +500,6 @@ ignore_wildmatch(const char *pattern, const char *text)
 			p = star.pattern;
 			text = star.text;
 		} else if (retry_component(&components)) {
-			star.pattern = NULL;
 			p = components.pattern;
 			text = components.text;
 		} else {

@@ -232,7 +232,7 @@ manifest_seal(struct manifest *manifest, struct moat_error *err)
 		struct moat_entry *entry = (struct moat_entry *) manifest->entries[i];
 
 		entry->leader = MOAT_NO_LEADER;
-		if (entry->type == MOAT_FILE && entry->nlink > 1)
+		if (entry->type != MOAT_DIRECTORY && entry->nlink > 1)
 			names[count++] = (struct name){entry->dev, entry->ino, i};
 	}
 	qsort(names, count, sizeof *names, by_inode);

@@ -32,7 +32,7 @@
 
 /* The paths of one manifest, put together.  A small file could otherwise ask for any amount of
  * memory, since a path costs only what it does not share with the one before. */
-#define PATHS_MAX ((uint64_t) 512 * 1024 * 1024)
+#define PATHS_MAX ((uint64_t) 256 * 1024 * 1024)
 
 /* ----------------------------------------------------------------------------------- encoding */
 
@@ -479,7 +479,7 @@ get_xattrs(struct reader *reader, struct moat_entry *entry)
 		refuse_memory(reader);
 }
 
-/* Files with several names: the leader is an earlier file that has the content itself. */
+/* Files and links with several names: the leader is an earlier one of the type, without a leader. */
 static void
 get_leader(struct reader *reader, struct moat_entry *entry)
 {
@@ -489,8 +489,8 @@ get_leader(struct reader *reader, struct moat_entry *entry)
 	entry->leader = leader;
 	if (leader == MOAT_NO_LEADER)
 		return;
-	if (entry->type != MOAT_FILE || leader >= manifest->count ||
-	    manifest->entries[leader]->type != MOAT_FILE ||
+	if (entry->type == MOAT_DIRECTORY || leader >= manifest->count ||
+	    manifest->entries[leader]->type != entry->type ||
 	    manifest->entries[leader]->leader != MOAT_NO_LEADER)
 		refuse(reader, "a hard link leads nowhere");
 }

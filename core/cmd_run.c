@@ -33,6 +33,7 @@ struct running {
 	struct moat_view view;
 	struct moat_handle handle;
 	struct runlog log;
+	struct snap *snap; /* taken before */
 	bool log_open, created, started;
 };
 
@@ -61,6 +62,7 @@ running_close(struct running *r)
 	cleanup_close(&r->view_fd);
 	cleanup_close(&r->dir_fd);
 	cleanup_close(&r->lock_fd);
+	snap_free(r->snap);
 	run_free(r->run);
 	runspec_free(r->spec);
 	config_free(r->config);
@@ -258,12 +260,11 @@ static int
 take_snapshot(struct running *r, struct moat_error *err)
 {
 	struct snap_options options = {.type = "pre-run", .run = r->run->id, .config = r->config};
-	AUTO_SNAP struct snap *snap = NULL;
 
-	if (snap_create(r->app, r->workspace, &options, &snap, err) < 0)
+	if (snap_create(r->app, r->workspace, &options, &r->snap, err) < 0)
 		return moat_wrap(err, "nothing was started");
-	log_info("snapshot %s, %s files", snap->id, "pre-run");
-	return run_note_snapshot(r->run, snap->id, err);
+	log_info("snapshot: %s", r->snap->id);
+	return run_note_snapshot(r->run, r->snap->id, err);
 }
 
 static int
@@ -328,8 +329,10 @@ run_to_end(struct running *r, struct moat_run_status *status, struct moat_error 
 
 	session.io.struct_size = sizeof session.io;
 	if (runtime_io(r->runtime, r->handle.text, &session.io, err) < 0 ||
-	    runtime_start(r->runtime, r->handle.text, err) < 0)
-		return -1;
+	    runtime_start(r->runtime, r->handle.text, err) < 0) {
+		moat_io_close(&session.io);
+		return moat_wrap(err, "cannot run `%s'", r->spec->argv[0]);
+	}
 	r->started = true;
 	r->run->started_ns = time_now_ns();
 	if (save(r, "running", err) < 0)
@@ -380,7 +383,23 @@ exit_status(const struct moat_run_status *status)
 	return status->signal > 0 ? 128 + status->signal : status->exit_code;
 }
 
-/* A failure once the record exists.  What never started is forgotten: nothing was changed. */
+/* Nothing of a run that never started is kept: store and workspace are as they were. */
+static void
+forget(struct running *r)
+{
+	struct moat_error local = MOAT_ERROR_INIT;
+
+	if (r->created && runtime_remove(r->runtime, r->handle.text, &local) < 0)
+		log_warning("%s", local.message);
+	r->created = false;
+	moat_error_clear(&local);
+	if (r->snap != NULL && snap_delete(r->app, r->snap, &local) < 0)
+		log_warning("%s", local.message);
+	moat_error_clear(&local);
+	if (run_remove(r->app->home, r->run->id, &local) < 0)
+		log_warning("%s", local.message);
+}
+
 static void
 note_failure(struct running *r, const struct moat_error *err)
 {
@@ -389,15 +408,7 @@ note_failure(struct running *r, const struct moat_error *err)
 	if (r->run == NULL)
 		return;
 	if (!r->started) {
-		char id[32];
-
-		snprintf(id, sizeof id, "%s", r->run->id);
-		if (r->created)
-			(void) runtime_remove(r->runtime, r->handle.text,
-					      NULL); /* running_close() would tell */
-		r->created = false;
-		if (run_remove(r->app->home, id, &local) < 0)
-			log_warning("%s", local.message);
+		forget(r);
 		return;
 	}
 	r->run->finished_ns = time_now_ns();

@@ -17,7 +17,7 @@
 #define NAMES_MAX 64
 
 /* The files in order of precedence. */
-enum layer { LAYER_WORKSPACE, LAYER_USER, LAYERS };
+enum layer { LAYER_EXPLICIT, LAYER_WORKSPACE, LAYER_USER, LAYERS };
 
 /* plugins.KIND-NAME in each of the files that have it. */
 struct moat_config {
@@ -191,6 +191,13 @@ static int
 read_plugins(const struct conf_tree *tree, const yaml_node_t *node, enum layer layer,
 	     struct config *config, struct moat_error *err)
 {
+	/* It can name programs that moat runs on the host, and the file is in the hands of those
+	 * who are locked in. */
+	if (layer == LAYER_WORKSPACE)
+		return conf_fail(
+			tree, node, err,
+			"plugins: a workspace must not configure plugins; this belongs into "
+			"your own ~/.config/moat/config.yaml");
 	if (conf_check_mapping(tree, node, "plugins", err) < 0)
 		return -1;
 	for (size_t i = 0; i < conf_size(node); i++) {
@@ -542,7 +549,7 @@ apply_explicit_file(const char *path, struct config *config, struct moat_error *
 {
 	struct moat_error problem = MOAT_ERROR_INIT;
 
-	if (apply_file(AT_FDCWD, path, 0, path, LAYER_WORKSPACE, config, &problem) < 0) {
+	if (apply_file(AT_FDCWD, path, 0, path, LAYER_EXPLICIT, config, &problem) < 0) {
 		if (is_absent(&problem))
 			return moat_fail(err, MOAT_USAGE, "--config: %s", problem.message);
 		return pass_on(&problem, err);
@@ -586,7 +593,7 @@ config_parse(const char *text, size_t size, const char *name, struct config **re
 	if (config == NULL)
 		return moat_fail_memory(err);
 	if (set_defaults(config, err) < 0 ||
-	    apply_text(text, size, name, LAYER_WORKSPACE, config, err) < 0)
+	    apply_text(text, size, name, LAYER_EXPLICIT, config, err) < 0)
 		return -1;
 	*ret = STEAL(config);
 	return 0;

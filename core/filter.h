@@ -62,8 +62,8 @@ void cleanup_filter(struct filter **filter);
 
 /* The scope of the workspace's root. */
 int filter_root(struct filter *filter, const struct filter_scope **ret, struct moat_error *err);
-/* After filter_root(): the repository that the workspace is a subdirectory of ignores it, so that, as
- * for git, nothing but its tracked files is captured.  Worth a warning. */
+/* After filter_root(): the repository that the workspace is a subdirectory of ignores it, so that,
+ * as for git, nothing but its tracked files is captured.  Worth a warning. */
 bool filter_root_is_ignored(const struct filter *filter);
 /* The scope of a subdirectory for which filter_check() did not say FILTER_IGNORE.  path: relative
  * to the workspace; dirfd: that directory, open (a stored filter does not use it). */

@@ -109,7 +109,7 @@ run_json(const struct run *run)
 	    json_put_bool(json, "traced", run->traced) < 0 ||
 	    json_put_list(json, "snapshots", (const char *const *) run->snapshots) < 0 ||
 	    json_put_null(json, "pending_changes") < 0 ||
-	    json_put_bytes(json, "error", run->error, run->error == NULL ? 0 : strlen(run->error)) <
+	    json_put_text(json, "error", run->error) <
 		    0)
 		return NULL;
 	return STEAL(json);

@@ -292,30 +292,6 @@ add_mount(struct runspec *spec, const char *origin, const char *source, const ch
 	return 0;
 }
 
-/* SRC:DST[:ro|:rw].  SRC may hold colons; DST begins at the last ":/". */
-static int
-mount_option(struct runspec *spec, const char *option, struct moat_error *err)
-{
-	AUTO_FREE char *text = strdup(option);
-	char *end, *colon = NULL;
-	bool read_only = false;
-
-	if (text == NULL)
-		return moat_fail_memory(err);
-	end = strrchr(text, ':');
-	if (end != NULL && (strcmp(end, ":ro") == 0 || strcmp(end, ":rw") == 0)) {
-		read_only = end[2] == 'o';
-		*end = '\0';
-	}
-	for (char *at = text; (at = strstr(at, ":/")) != NULL; at++)
-		colon = at;
-	if (colon == NULL || colon == text)
-		return moat_fail(err, MOAT_USAGE, "--mount `%s': give SRC:DST or SRC:DST:ro",
-				 option);
-	*colon = '\0';
-	return add_mount(spec, "--mount", text, colon + 1, read_only, err);
-}
-
 /* Of moat.yaml: relative to the workspace; "~/" is the home directory. */
 static int
 config_mount(struct runspec *spec, const struct workspace *workspace, const struct config *config,
@@ -336,6 +312,13 @@ config_mount(struct runspec *spec, const struct workspace *workspace, const stru
 			 mount->target, mount->read_only, err);
 }
 
+static void
+mount_free(struct config_mount *mount)
+{
+	free(mount->source);
+	free(mount->target);
+}
+
 static int
 take_mounts(struct runspec *spec, const struct workspace *workspace, const struct config *config,
 	    const struct args *args, struct moat_error *err)
@@ -354,9 +337,15 @@ take_mounts(struct runspec *spec, const struct workspace *workspace, const struc
 	for (size_t i = 0; i < config->mount_count; i++)
 		if (config_mount(spec, workspace, config, &config->mounts[i], err) < 0)
 			return -1;
-	for (size_t i = 0; options[i] != NULL; i++)
-		if (mount_option(spec, options[i], err) < 0)
+	for (size_t i = 0; options[i] != NULL; i++) {
+		CLEANUP(mount_free) struct config_mount mount = {0};
+
+		if (config_parse_mount(options[i], &mount, err) < 0)
+			return moat_wrap(err, "--mount");
+		if (add_mount(spec, "--mount", mount.source, mount.target, mount.read_only, err) <
+		    0)
 			return -1;
+	}
 	for (size_t i = 0; i < spec->mount_count; i++)
 		spec->mount_list[i] = &spec->mounts[i];
 	return 0;
@@ -390,21 +379,6 @@ take_hidden(struct runspec *spec, const struct app *app, struct moat_error *err)
  */
 
 static int
-parse_cpus(const char *text, uint32_t *ret, struct moat_error *err)
-{
-	char *end;
-	double value;
-
-	errno = 0;
-	value = strtod(text, &end);
-	if (errno != 0 || end == text || *end != '\0' || !(value >= 0.001 && value <= 65536))
-		return moat_fail(err, MOAT_USAGE, "--cpus `%s': give a number such as 2 or 0.5",
-				 text);
-	*ret = (uint32_t) (value * 1000 + 0.5);
-	return 0;
-}
-
-static int
 take_limits(struct runspec *spec, const struct config *config, const struct args *args,
 	    struct moat_error *err)
 {
@@ -415,8 +389,8 @@ take_limits(struct runspec *spec, const struct config *config, const struct args
 	spec->run.cpus_milli = config->cpus_milli;
 	if (memory != NULL && text_parse_size(memory, &spec->run.memory, err) < 0)
 		return moat_wrap(err, "--memory");
-	if (cpus != NULL && parse_cpus(cpus, &spec->run.cpus_milli, err) < 0)
-		return -1;
+	if (cpus != NULL && config_parse_cpus(cpus, &spec->run.cpus_milli, err) < 0)
+		return moat_wrap(err, "--cpus");
 	if (network == NULL)
 		network = config->network_policy;
 	spec->run.network = strcmp(network, "none") == 0 ? MOAT_NETWORK_NONE : MOAT_NETWORK_OPEN;

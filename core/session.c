@@ -380,8 +380,8 @@ is_over(const struct loop *loop)
 	       pump_is_empty(&loop->out) && pump_is_empty(&loop->err);
 }
 
-static void
-close_io(struct moat_io *io)
+void
+moat_io_close(struct moat_io *io)
 {
 	if (io->shared || io->in == io->out)
 		io->in = -1;
@@ -427,6 +427,6 @@ session_run(struct session *session, struct moat_run_status *ret, struct moat_er
 		cleanup_close(&loop->signal_fd);
 		*ret = loop->status;
 	}
-	close_io(&session->io);
+	moat_io_close(&session->io);
 	return result;
 }

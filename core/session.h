@@ -24,6 +24,8 @@ struct session {
 void session_block_signals(void);
 /* Size of the caller's terminal; 24 x 80 when there is none. */
 void session_terminal_size(uint16_t *ret_rows, uint16_t *ret_columns);
+/* Closes each descriptor once. */
+void moat_io_close(struct moat_io *io);
 /* Until the command has ended and all that it wrote has been passed on. */
 int session_run(struct session *session, struct moat_run_status *ret, struct moat_error *err);
 

@@ -89,9 +89,12 @@ leave_out(struct taking *taking, size_t index, const struct moat_error *why, str
 				     ? "removed or replaced while the snapshot was taken"
 				     : strerror(why->sys_errno);
 
-	for (size_t i = index; i < taking->manifest->count; i++) {
+	uint64_t names = taking->entries[index]->nlink;
+
+	for (size_t i = index; i < taking->manifest->count && names > 0; i++) {
 		if (i != index && taking->entries[i]->leader != index)
 			continue;
+		names--;
 		taking->gone[i] = true;
 		if (manifest_add_skip(taking->manifest, taking->entries[i]->path, reason, detail,
 				      err) < 0)
@@ -131,6 +134,20 @@ check_index(const struct taking *taking, size_t index, struct moat_error *err)
 			 "the backend asked for entry %zu, which is no file of its own", index);
 }
 
+/* Of the open file, for the entry; a backend may store them beside the content. */
+static int
+take_xattrs(struct taking *taking, size_t index, int fd, struct moat_error *err)
+{
+	struct moat_entry *entry = taking->entries[index];
+	int result;
+
+	pthread_mutex_lock(&taking->lock); /* the arena */
+	result =
+		tree_xattrs(fd, &taking->manifest->arena, &entry->xattrs, &entry->xattrs_size, err);
+	pthread_mutex_unlock(&taking->lock);
+	return result < 0 ? moat_wrap(err, "`%s'", entry->path) : 0;
+}
+
 static int
 capture_open(const struct moat_capture *capture, size_t index, struct moat_error *err)
 {
@@ -148,7 +165,10 @@ capture_open(const struct moat_capture *capture, size_t index, struct moat_error
 	}
 	if (fd >= 0 && fstat(fd, &st) == 0) {
 		take_stat(taking->entries[index], &st);
-		return fd;
+		if (take_xattrs(taking, index, fd, err) == 0)
+			return fd;
+		cleanup_close(&fd);
+		return -1;
 	}
 	cleanup_close(&fd);
 	moat_fail_errno(&local, "look at `%s'", taking->entries[index]->path);
@@ -171,14 +191,14 @@ static void
 share_with_names(struct taking *taking, size_t leader)
 {
 	const struct moat_entry *first = taking->entries[leader];
+	uint64_t names = first->nlink - 1;
 
-	if (first->nlink < 2)
-		return;
-	for (size_t i = leader + 1; i < taking->manifest->count; i++) {
+	for (size_t i = leader + 1; i < taking->manifest->count && names > 0; i++) {
 		struct moat_entry *entry = taking->entries[i];
 
 		if (entry->leader != leader)
 			continue;
+		names--;
 		entry->size = first->size;
 		entry->mode = first->mode;
 		entry->mtime_sec = first->mtime_sec;
@@ -191,13 +211,11 @@ share_with_names(struct taking *taking, size_t leader)
 }
 
 static int
-take_content(struct taking *taking, size_t index, int fd, uint64_t size, const uint8_t *hash,
+take_content(struct taking *taking, size_t index, uint64_t size, const uint8_t *hash,
 	     const uint64_t locator[3], bool torn, struct moat_error *err)
 {
 	struct moat_entry *entry = taking->entries[index];
 
-	if (tree_xattrs(fd, &taking->manifest->arena, &entry->xattrs, &entry->xattrs_size, err) < 0)
-		return moat_wrap(err, "`%s'", entry->path);
 	entry->size = size;
 	memcpy(entry->locator, locator, sizeof entry->locator);
 	entry->flags |= MOAT_HAS_LOCATOR;
@@ -229,10 +247,12 @@ capture_stored(const struct moat_capture *capture, size_t index, int fd, uint64_
 		return moat_fail_errno(err, "look at `%s'", entry->path);
 	moved = !is_still(entry, &st) || size != (uint64_t) st.st_size;
 	take_stat(entry, &st);
+	if (moved && take_xattrs(taking, index, fd, err) < 0)
+		return -1;
 	if (moved && ++taking->tries[index] < TORN_TRIES)
 		return 1;
 	pthread_mutex_lock(&taking->lock);
-	result = take_content(taking, index, fd, size, hash, locator, moved, err);
+	result = take_content(taking, index, size, hash, locator, moved, err);
 	pthread_mutex_unlock(&taking->lock);
 	return result;
 }
@@ -361,9 +381,6 @@ tell_skipped(const struct manifest *manifest)
 	if (manifest->skip_count > told)
 		log_warning("and %zu more; `moat snapshot show' lists them",
 			    manifest->skip_count - told);
-	if (manifest->count == 1 && manifest->skip_count == 0)
-		log_info("the snapshot holds no files: the workspace is empty, or its rules ignore "
-			 "everything");
 }
 
 static struct snap *
@@ -432,6 +449,11 @@ take(struct app *app, const struct workspace *workspace, const struct snap_optio
 		return -1;
 	}
 	tell_skipped(manifest);
+	if (filter_root_is_ignored(filter))
+		log_warning(
+			"the git repository around %s ignores it: only tracked files are in the "
+			"snapshot; see snapshots.exclude.ignore_gitignore in moat.yaml(5)",
+			workspace->path);
 	*ret = STEAL(snap);
 	return 0;
 }

@@ -64,11 +64,10 @@ snap_json(const struct snap *snap)
 
 	if (json == NULL || json_put_text(json, "id", snap->id) < 0 ||
 	    json_put_text(json, "type", snap->type) < 0 ||
-	    json_put_bytes(json, "label", snap->label,
-			   snap->label == NULL ? 0 : strlen(snap->label)) < 0 ||
+	    json_put_text(json, "label", snap->label) < 0 ||
 	    json_put_text(json, "backend", snap->backend) < 0 ||
 	    json_put_text(json, "run", snap->run) < 0 ||
-	    json_put_bytes(json, "workspace", snap->workspace, strlen(snap->workspace)) < 0 ||
+	    json_put_text(json, "workspace", snap->workspace) < 0 ||
 	    json_put_time(json, "created_at", snap->created_ns) < 0 ||
 	    json_put_int(json, "files", (int64_t) snap->files) < 0 ||
 	    json_put_int(json, "bytes", (int64_t) snap->bytes) < 0 ||

@@ -2,8 +2,8 @@
 /* The recorder: events of a tracer become lines of exec.jsonl.
  *
  * event() copies into a bounded queue; one thread makes lines of what is queued and appends them in
- * large writes.  What cannot be kept or written is counted, and stands in the file as a loss as soon as
- * a line can be written again. */
+ * large writes.  What cannot be kept or written is counted, and stands in the file as a loss as
+ * soon as a line can be written again. */
 #include "core/trace.h"
 
 #include <errno.h>
@@ -354,8 +354,8 @@ take_event(void *context, const struct moat_event *event)
 	if (size <= QUEUE_BYTES)
 		item = copy_event(event, size);
 	pthread_mutex_lock(&recorder->lock);
-	/* Once something was lost, all that follows is, until the writer has come round: the line of
-	 * the loss then stands where the gap is. */
+	/* Once something was lost, all that follows is, until the writer has come round: the line
+	 * of the loss then stands where the gap is. */
 	if (item != NULL && recorder->bytes + size <= QUEUE_BYTES &&
 	    gap_is_empty(&recorder->overflow)) {
 		*recorder->last = item;

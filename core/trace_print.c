@@ -14,18 +14,18 @@
 #include "common/cleanup.h"
 #include "common/text.h"
 #include "core/json.h"
+#include "core/jsonl.h"
 #include "core/log.h"
 #include "core/terminal.h"
 #include "core/trace.h"
-#include "core/trace_lines.h"
 
 #define MAX_INDENT 30
 
 enum row_state { ROW_RUNNING, ROW_REPLACED, ROW_EXITED, ROW_SIGNALLED, ROW_LOSS };
 
 struct row {
-	struct row *next;         /* in the order of the record */
-	struct row *next_of_node; /* the next exec of the same process */
+	struct row *next;                  /* in the order of the record */
+	struct row *next_of_node;          /* the next exec of the same process */
 	int64_t time_ns, pid, duration_ns; /* duration -1: not known */
 	enum row_state state;
 	int code;      /* exit code or signal; -1: not known */
@@ -190,8 +190,8 @@ add_node(struct trace *trace, int64_t pid, struct node *parent)
 	return node;
 }
 
-/* The process of a record, made when it is new.  Its parent may have shown nothing yet: it is made, too,
- * and finds its own place with its own record. */
+/* The process of a record, made when it is new.  Its parent may have shown nothing yet: it is made,
+ * too, and finds its own place with its own record. */
 static struct node *
 node_of(struct trace *trace, const json_t *record)
 {
@@ -363,8 +363,8 @@ terminal_columns(void)
 	return size.ws_col;
 }
 
-/* Cuts valid UTF-8 to a number of columns.  Characters from U+1100 on are taken for two wide: a row is
- * then too short rather than wrapped. */
+/* Cuts valid UTF-8 to a number of columns.  Characters from U+1100 on are taken for two wide: a row
+ * is then too short rather than wrapped. */
 static void
 cut(char *text, size_t columns)
 {
@@ -428,8 +428,8 @@ print_row(const struct row *row, int64_t time_ns, unsigned depth, const struct t
 	if (row->duration_ns >= 0)
 		(void) text_duration(duration, row->duration_ns);
 	/* The time of day, to the millisecond: 10:11:12.123 */
-	buf_format(&line, "%-12.12s  %8s  %8s  %-9s  %*s", strlen(time) > 11 ? time + 11 : time, pid,
-		   duration, status_text(status, row),
+	buf_format(&line, "%-12.12s  %8s  %8s  %-9s  %*s", strlen(time) > 11 ? time + 11 : time,
+		   pid, duration, status_text(status, row),
 		   (int) (2 * (depth < MAX_INDENT ? depth : MAX_INDENT)), "");
 	buf_string(&line, row->command);
 	if (buf_check(&line, NULL) < 0)
@@ -483,7 +483,7 @@ print_rows(const struct trace *trace, const struct trace_view *view)
 
 /* What is missing is said where it cannot be overlooked. */
 static void
-warn(const struct trace *trace, const struct trace_lines *lines)
+warn(const struct trace *trace, const struct jsonl *lines)
 {
 	if (trace->lost > 0)
 		log_warning("%" PRIu64 " events lost%s: the trace is not whole", trace->lost,
@@ -517,7 +517,7 @@ print_json_line(const char *line, bool first, const struct trace_view *view)
 }
 
 static int
-read_all(struct trace *trace, struct trace_lines *lines, const struct trace_view *view,
+read_all(struct trace *trace, struct jsonl *lines, const struct trace_view *view,
 	 struct moat_error *err)
 {
 	const char *line;
@@ -527,7 +527,7 @@ read_all(struct trace *trace, struct trace_lines *lines, const struct trace_view
 	for (;;) {
 		AUTO_JSON json_t *record = NULL;
 
-		got = trace_lines_next(lines, &record, &line, err);
+		got = jsonl_next(lines, true, &record, &line, err);
 		if (got <= 0)
 			break;
 		if (view->json)
@@ -553,10 +553,18 @@ int
 trace_print(int run_dirfd, const struct trace_view *view, struct moat_error *err)
 {
 	struct trace trace = {.last = &trace.first};
-	struct trace_lines lines;
+	const struct jsonl_options options = {
+		.file = "exec.jsonl",
+		.member = "kind",
+		.missing = "nothing was recorded: the run was started without tracing",
+		.follow = view->follow,
+		.still_running = view->still_running,
+		.context = view->context,
+	};
+	struct jsonl lines;
 	int result;
 
-	if (trace_lines_open(&lines, run_dirfd, view, err) < 0)
+	if (jsonl_open(&lines, run_dirfd, &options, err) < 0)
 		return -1;
 	if (view->follow && !view->json)
 		print_header();
@@ -572,7 +580,7 @@ trace_print(int run_dirfd, const struct trace_view *view, struct moat_error *err
 		result = -1;
 	if (result == 0)
 		warn(&trace, &lines);
-	trace_lines_close(&lines);
+	jsonl_close(&lines);
 	trace_free(&trace);
 	return result;
 }

@@ -189,7 +189,7 @@ static void
 count_links(const struct manifest *manifest, uint32_t *links)
 {
 	for (size_t i = 0; i < manifest->count; i++)
-		if (manifest->entries[i]->type == MOAT_FILE)
+		if (manifest->entries[i]->type != MOAT_DIRECTORY)
 			links[leader_of(manifest, i)]++;
 }
 
@@ -232,7 +232,7 @@ compare_links(struct draft *draft)
 		const struct step *step;
 		size_t leader, live_leader;
 
-		if (desired->entries[i]->type != MOAT_FILE || draft->desired_step[i] < 0)
+		if (desired->entries[i]->type == MOAT_DIRECTORY || draft->desired_step[i] < 0)
 			continue;
 		step = &draft->steps[draft->desired_step[i]];
 		leader = leader_of(desired, i);
@@ -253,7 +253,7 @@ compare_links(struct draft *draft)
 	for (size_t i = 0; i < desired->count; i++) {
 		struct step *step;
 
-		if (desired->entries[i]->type != MOAT_FILE || draft->desired_step[i] < 0 ||
+		if (desired->entries[i]->type == MOAT_DIRECTORY || draft->desired_step[i] < 0 ||
 		    !broken[leader_of(desired, i)])
 			continue;
 		step = &draft->steps[draft->desired_step[i]];

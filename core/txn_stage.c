@@ -405,28 +405,49 @@ bring_content(struct fill *fill, const struct txn_source *source, struct moat_er
 	return 0;
 }
 
-/* Links of a group, symbolic links and directories, then everybody's metadata and identity. */
+/* A further name of what another operation stages, a symbolic link, or a directory. */
+static int
+make_object(struct fill *fill, const struct manifest *desired, const struct op *op,
+	    const char *name, struct moat_error *err)
+{
+	const struct moat_entry *to = plan_to(&fill->member->plan, op);
+	int stage = fill->member->stage_fd;
+	char first[STAGE_NAME_MAX];
+	int64_t index;
+
+	if (to->type == MOAT_DIRECTORY) {
+		if (mkdirat(stage, name, 0700) < 0)
+			return moat_fail_errno(err, "make a directory for `%s'", to->path);
+		return 0;
+	}
+	if (content_of(desired, to, &index) == NULL)
+		return moat_fail(err, MOAT_FAILED, "`%s' is not in the snapshot", to->path);
+	if (fill->owner[index] == op->number)
+		return 0; /* A file that is here already. */
+	if (fill->owner[index] != (uint64_t) -1) {
+		stage_name(first, 'n', fill->owner[index]);
+		if (linkat(stage, first, stage, name, 0) < 0)
+			return moat_fail_errno(err, "make a second name for `%s'", to->path);
+		return 0;
+	}
+	fill->owner[index] = op->number;
+	if (symlinkat(to->link_target, stage, name) < 0)
+		return moat_fail_errno(err, "make a link for `%s'", to->path);
+	return 0;
+}
+
+/* Everything but content, then everybody's metadata and identity. */
 static int
 finish_one(struct fill *fill, const struct manifest *desired, struct op *op, struct moat_error *err)
 {
 	const struct moat_entry *to = plan_to(&fill->member->plan, op);
 	int stage = fill->member->stage_fd;
-	char name[STAGE_NAME_MAX], first[STAGE_NAME_MAX];
+	char name[STAGE_NAME_MAX];
 	struct stat st;
-	int64_t index;
 
 	stage_name(name, 'n', op->number);
-	if (to->type == MOAT_DIRECTORY) {
-		if (mkdirat(stage, name, 0700) < 0)
-			return moat_fail_errno(err, "make a directory for `%s'", to->path);
-	} else if (to->type == MOAT_SYMLINK) {
-		if (symlinkat(to->link_target, stage, name) < 0)
-			return moat_fail_errno(err, "make a link for `%s'", to->path);
-	} else if (content_of(desired, to, &index) != NULL && fill->owner[index] != op->number) {
-		stage_name(first, 'n', fill->owner[index]);
-		if (linkat(stage, first, stage, name, 0) < 0)
-			return moat_fail_errno(err, "make a second name for `%s'", to->path);
-	}
+	if (make_object(fill, desired, op, name, err) < 0)
+		return -1;
 	if (to->type == MOAT_FILE && (to->mode & 06000) != 0)
 		log_warning("%s comes back without its setuid or setgid bit", to->path);
 	/* A directory gets its metadata last of all, when everything is in it. */

@@ -175,7 +175,7 @@ hash_hole(struct capturing *c, uint64_t size, struct hasher *hasher, struct moat
 
 static int
 copy_data(struct capturing *c, int fd, const char *path, const struct sparse_map *map,
-	  uint64_t size, uint8_t hash[MOAT_HASH_SIZE], struct moat_error *err)
+	  uint8_t hash[MOAT_HASH_SIZE], struct moat_error *err)
 {
 	AUTO_HASHER struct hasher hasher = {0};
 	uint64_t at = 0;
@@ -188,8 +188,6 @@ copy_data(struct capturing *c, int fd, const char *path, const struct sparse_map
 			return -1;
 		at = map->items[i].offset + map->items[i].size;
 	}
-	if (hash_hole(c, size - at, &hasher, err) < 0)
-		return -1;
 	hasher_end(&hasher, hash);
 	return pack_zeros(c->pack, tar_padding(sparse_map_data(map)), err);
 }
@@ -215,7 +213,7 @@ store_once(struct capturing *c, const struct moat_entry *entry, int fd, uint64_t
 	if (write_header(c, &member, err) < 0 || pack_write(c->pack, text.data, text.size, err) < 0)
 		return -1;
 	*ret_size = member.real_size;
-	return copy_data(c, fd, entry->path, &map, member.real_size, hash, err);
+	return copy_data(c, fd, entry->path, &map, hash, err);
 }
 
 /* 0: opened; 1: it cannot be captured, which the core has noted. */

@@ -140,7 +140,7 @@ copy_file(struct extracting *x, const struct tar_file *file, int fd, struct hash
 			return -1;
 		at = extent->offset + extent->size;
 	}
-	return hash_hole(x, file->size - at, hasher, err);
+	return 0; /* every map reaches the end of the file */
 }
 
 /* Finds the member and copies its content.  The size must be the manifest's before anything is

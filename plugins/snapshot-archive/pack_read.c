@@ -99,14 +99,14 @@ read_footer(struct pack_reader *reader, uint8_t footer[PACK_FOOTER_SIZE], uint64
 	uint64_t room, count;
 
 	if (reader->size < PACK_FOOTER_SIZE + 8)
-		return corrupt(err, "it has no index");
+		return corrupt(err, "it is truncated, or has lost its index");
 	room = reader->size - PACK_FOOTER_SIZE - 8;
 	if (read_at(reader, reader->size - PACK_FOOTER_SIZE, footer, PACK_FOOTER_SIZE, err) < 0)
 		return -1;
 	count = get_u64(footer + 8);
 	if (memcmp(footer + PACK_FOOTER_SIZE - 8, PACK_MAGIC, 8) != 0 || count > FRAMES_MAX ||
 	    8 * count > room)
-		return corrupt(err, "it has no index");
+		return corrupt(err, "it is truncated, or has lost its index");
 	*ret_offset = room - 8 * count;
 	*ret_count = count;
 	return 0;
@@ -157,70 +157,6 @@ read_index(struct pack_reader *reader, struct moat_error *err)
 	return 0;
 }
 
-/* The size of the frame at `offset`, by its headers.  1: it is one; 0: there is none, or not all of
- * it; -1: no memory. */
-static int
-measure_frame(struct pack_reader *reader, uint64_t offset, uint32_t *ret_packed,
-	      uint32_t *ret_content, struct moat_error *err)
-{
-	uint64_t end = offset, left = reader->size - offset;
-	uint8_t head[LZ4F_HEADER_SIZE_MAX], word[4];
-	size_t size = left < sizeof head ? (size_t) left : sizeof head;
-	LZ4F_frameInfo_t info;
-
-	LZ4F_resetDecompressionContext(reader->decoder);
-	if (size < 8 || read_at(reader, offset, head, size, NULL) < 0 ||
-	    get_u32(head) != PACK_FRAME_MAGIC ||
-	    LZ4F_isError(LZ4F_getFrameInfo(reader->decoder, &info, head, &size)) ||
-	    info.blockChecksumFlag != LZ4F_noBlockChecksum || info.contentSize > FRAME_MAX)
-		return 0;
-	for (end += size;; end += get_u32(word) & 0x7fffffff) {
-		if (read_at(reader, end, word, sizeof word, NULL) < 0)
-			return 0;
-		end += sizeof word;
-		if (get_u32(word) == 0)
-			break;
-	}
-	end += info.contentChecksumFlag == LZ4F_contentChecksumEnabled ? 4 : 0;
-	if (end > reader->size || end - offset > reader->input_size)
-		return 0;
-	*ret_packed = (uint32_t) (end - offset);
-	*ret_content = (uint32_t) info.contentSize;
-	return 1;
-}
-
-/* Finds the frames without an index, up to the first that is not whole. */
-static int
-scan_frames(struct pack_reader *reader, struct moat_error *err)
-{
-	uint64_t offset = 0;
-	uint32_t packed, content;
-	int found;
-
-	reader->count = 0;
-	reader->manifest = PACK_NO_MANIFEST;
-	while ((found = measure_frame(reader, offset, &packed, &content, err)) > 0) {
-		if (add_frame(reader, packed, content, err) < 0)
-			return -1;
-		offset += packed;
-	}
-	return found;
-}
-
-static int
-find_frames(struct pack_reader *reader, const char *name, struct moat_error *err)
-{
-	struct moat_error why = MOAT_ERROR_INIT;
-
-	if (read_index(reader, &why) == 0)
-		return 0;
-	if (why.code != MOAT_CORRUPT)
-		return moat_fail(err, why.code, "%s", why.message);
-	archive_warn(reader->archive, "`%s/%s' is damaged: %s; going by its frames",
-		     reader->archive->path, name, why.message);
-	return scan_frames(reader, err);
-}
-
 static int
 prepare(struct pack_reader *reader, uint64_t number, struct moat_error *err)
 {
@@ -243,7 +179,9 @@ prepare(struct pack_reader *reader, uint64_t number, struct moat_error *err)
 	if (reader->content == NULL || reader->input == NULL ||
 	    LZ4F_isError(LZ4F_createDecompressionContext(&reader->decoder, LZ4F_VERSION)))
 		return moat_fail_memory(err);
-	if (find_frames(reader, name, err) < 0)
+	/* Without it the frames could still be found; but a pack that lost its end, or was tampered
+	 * with, is not to be trusted in the middle.  `lz4 -dc PACK | tar -x` still gets at the rest. */
+	if (read_index(reader, err) < 0)
 		return moat_wrap(err, "`%s/%s'", reader->archive->path, name);
 	reader->current = reader->count;
 	return 0;

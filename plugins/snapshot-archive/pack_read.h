@@ -12,7 +12,7 @@ struct pack_reader;
 
 #define PACK_NO_MANIFEST ((uint64_t) -1)
 
-/* A damaged index is warned of and made again from the frames. */
+/* A pack with a damaged index, a truncated one for instance, is MOAT_CORRUPT. */
 int pack_reader_open(const struct archive *archive, uint64_t number, struct pack_reader **ret,
 		     struct moat_error *err);
 void pack_reader_free(struct pack_reader *reader); /* NULL is allowed */

@@ -19,7 +19,8 @@ struct extent {
 	uint64_t offset, size;
 };
 
-/* Zeroed: empty.  Ascending, disjoint; one of size 0 at the end of a file that ends in a hole. */
+/* Zeroed: empty.  Ascending, disjoint; the last one reaches the end of the file: one of size 0 when
+ * that is a hole. */
 struct sparse_map {
 	struct extent *items;
 	size_t count, allocated;

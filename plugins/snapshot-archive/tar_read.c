@@ -189,7 +189,7 @@ read_map(const struct tar_source *source, uint64_t stored, struct tar_file *file
 	}
 	if (source->read(source->context, rest, (size_t) tar_padding(used), err) < 0)
 		return -1;
-	if (used + tar_padding(used) + sparse_map_data(&file->map) != stored)
+	if (end != file->size || used + tar_padding(used) + sparse_map_data(&file->map) != stored)
 		return corrupt(err, "a map of holes that does not fit the size");
 	return 0;
 }

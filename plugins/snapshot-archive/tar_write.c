@@ -153,12 +153,7 @@ octal(char *field, size_t width, uint64_t value, uint64_t max)
 static void
 fixed_name(char *field, size_t width, const char *name, size_t size)
 {
-	size_t n = size < width ? size : width;
-
-	/* A name that was cut off behind a slash would look like a directory's. */
-	while (n < size && n > 1 && name[n - 1] == '/')
-		n--;
-	memcpy(field, name, n);
+	memcpy(field, name, size < width ? size : width);
 }
 
 static void

@@ -60,7 +60,7 @@ parse_event(const struct proc_event *event, size_t size, struct connector_event 
 		ret->pid = event->event_data.exit.process_pid;
 		ret->tgid = event->event_data.exit.process_tgid;
 		ret->status = event->event_data.exit.exit_code;
-		ret->parent_pid = event->event_data.exit.parent_pid;   /* 0 before Linux 4.18 */
+		ret->parent_pid = event->event_data.exit.parent_pid; /* 0 before Linux 4.18 */
 		ret->parent_tgid = event->event_data.exit.parent_tgid;
 		return has_data(size, offsetof(struct exit_proc_event, parent_pid));
 	default:
@@ -197,24 +197,29 @@ fail_refused(int sys_errno, const char *doing, struct moat_error *err)
 	switch (sys_errno) {
 	case EPERM:
 	case EACCES:
-		return moat_error_set(err, MOAT_PERMISSION, sys_errno,
-				      "the kernel refuses process events to this user: Linux older than "
-				      "6.6 (this is %s) gives them only with CAP_NET_ADMIN, as root",
-				      release);
+		return moat_error_set(
+			err, MOAT_PERMISSION, sys_errno,
+			"the kernel refuses process events to this user: Linux older than "
+			"6.6 (this is %s) gives them only with CAP_NET_ADMIN, as root",
+			release);
 	case ECONNREFUSED:
-		return moat_error_set(err, MOAT_UNSUPPORTED, sys_errno,
-				      "no proc connector answers here: process events come only in the "
-				      "host's own network namespace");
+		return moat_error_set(
+			err, MOAT_UNSUPPORTED, sys_errno,
+			"no proc connector answers here: process events come only in the "
+			"host's own network namespace");
 	case EPROTONOSUPPORT:
 	case EAFNOSUPPORT:
 		return moat_error_set(err, MOAT_UNSUPPORTED, sys_errno,
 				      "this kernel (%s) has no netlink connector: it needs "
-				      "CONFIG_CONNECTOR and CONFIG_PROC_EVENTS", release);
+				      "CONFIG_CONNECTOR and CONFIG_PROC_EVENTS",
+				      release);
 	case ETIMEDOUT:
-		return moat_error_set(err, MOAT_UNSUPPORTED, sys_errno,
-				      "the kernel (%s) does not answer a request for process events: it "
-				      "lacks CONFIG_PROC_EVENTS, or this is not the host's own pid and "
-				      "user namespace", release);
+		return moat_error_set(
+			err, MOAT_UNSUPPORTED, sys_errno,
+			"the kernel (%s) does not answer a request for process events: it "
+			"lacks CONFIG_PROC_EVENTS, or this is not the host's own pid and "
+			"user namespace",
+			release);
 	default:
 		return moat_error_set(err, code, sys_errno, "%s: %s", doing, strerror(sys_errno));
 	}
@@ -351,7 +356,8 @@ sequence_note(struct sequence *sequence, const struct connector_event *event,
 	*ret_since_ns = cpu->known ? cpu->time_ns : event->time_ns;
 	if (cpu->known)
 		missing = event->seq - cpu->next;
-	if (missing > INT32_MAX) /* a counter that went back started anew: a cpu that was unplugged */
+	if (missing >
+	    INT32_MAX) /* a counter that went back started anew: a cpu that was unplugged */
 		missing = 0;
 	*cpu = (struct sequence_cpu){
 		.next = event->seq + 1, .known = true, .time_ns = event->time_ns};

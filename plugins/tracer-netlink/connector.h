@@ -12,7 +12,8 @@
 #include "common/error.h"
 
 enum connector_kind {
-	CONNECTOR_OTHER = 0, /* ids, sessions, ptrace, core dumps: only the sequence number counts */
+	CONNECTOR_OTHER =
+		0, /* ids, sessions, ptrace, core dumps: only the sequence number counts */
 	CONNECTOR_FORK = 1,
 	CONNECTOR_EXEC = 2,
 	CONNECTOR_EXIT = 3,
@@ -26,12 +27,12 @@ enum connector_kind {
 struct connector_event {
 	uint8_t kind;
 	uint32_t cpu, seq;
-	uint64_t time_ns;            /* monotonic */
-	int32_t pid, tgid;           /* FORK: the child */
+	uint64_t time_ns;                /* monotonic */
+	int32_t pid, tgid;               /* FORK: the child */
 	int32_t parent_pid, parent_tgid; /* FORK, EXIT */
-	uint32_t status;             /* EXIT: as wait(2) gives it; ACK: an errno, or 0 */
-	uint32_t token;              /* ACK: that of the request */
-	uint64_t lost, since_ns;     /* LOSS */
+	uint32_t status;                 /* EXIT: as wait(2) gives it; ACK: an errno, or 0 */
+	uint32_t token;                  /* ACK: that of the request */
+	uint64_t lost, since_ns;         /* LOSS */
 };
 
 /* Reads the message at *offset of a datagram and moves *offset behind it.  1: *ret is set; 0: there
@@ -64,16 +65,16 @@ int connector_receive(int fd, struct connector_batch *batch, int *ret_errno);
 
 /* What is known of each cpu's counter.  Zeroed: nothing.
  *
- * The kernel counts its messages by cpu, whatever their kind and whoever listens, and puts them into
- * the socket's queue in that order.  So for a listener that takes all kinds a step of more than one is
- * exactly what was lost on that cpu.  (With the filter of Linux 6.6 the counter goes on for what is
- * filtered, too: a gap would mean nothing.  That is why no filter is set.) */
+ * The kernel counts its messages by cpu, whatever their kind and whoever listens, and puts them
+ * into the socket's queue in that order.  So for a listener that takes all kinds a step of more
+ * than one is exactly what was lost on that cpu.  (With the filter of Linux 6.6 the counter goes on
+ * for what is filtered, too: a gap would mean nothing.  That is why no filter is set.) */
 struct sequence {
 	struct sequence_cpu {
 		uint32_t next;
 		bool known, unsettled;
 		uint64_t time_ns;
-	} *cpus;
+	} * cpus;
 	size_t count;
 };
 

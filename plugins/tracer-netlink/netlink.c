@@ -124,20 +124,15 @@ netlink_stats(void *self, struct moat_trace_stats *ret, struct moat_error *err)
 }
 
 static const struct moat_tracer_ops netlink_ops = {
-	MOAT_OPS(tracer),
-	.capabilities = MOAT_TRACER_MAY_LOSE,
-	.probe = netlink_probe,
-	.open = netlink_open,
-	.close = netlink_close,
-	.start = netlink_start,
-	.stop = netlink_stop,
-	.stats = netlink_stats,
+	MOAT_OPS(tracer),       .capabilities = MOAT_TRACER_MAY_LOSE,
+	.probe = netlink_probe, .open = netlink_open,
+	.close = netlink_close, .start = netlink_start,
+	.stop = netlink_stop,   .stats = netlink_stats,
 };
 
-static const struct moat_plugin netlink_plugin =
-	MOAT_PLUGIN_INIT(MOAT_KIND_TRACER, "netlink", "0.1.0", "Apache-2.0",
-			 "records what a run executes, by the Linux proc connector", &netlink_ops,
-			 NULL);
+static const struct moat_plugin netlink_plugin = MOAT_PLUGIN_INIT(
+	MOAT_KIND_TRACER, "netlink", "0.1.0", "Apache-2.0",
+	"records what a run executes, by the Linux proc connector", &netlink_ops, NULL);
 
 const struct moat_plugin *
 moat_plugin_init(const struct moat_host *host)

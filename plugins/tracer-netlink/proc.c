@@ -19,7 +19,8 @@ proc_open(struct proc *proc, struct moat_error *err)
 {
 	long ticks = sysconf(_SC_CLK_TCK);
 
-	*proc = (struct proc){.fd = -1, .tick_ns = 1000000000u / (uint64_t) (ticks > 0 ? ticks : 100)};
+	*proc = (struct proc){.fd = -1,
+			      .tick_ns = 1000000000u / (uint64_t) (ticks > 0 ? ticks : 100)};
 	proc->argv = malloc(PROC_ARGV_MAX + 1);
 	if (proc->argv == NULL)
 		return moat_fail_memory(err);
@@ -88,8 +89,8 @@ read_argv(struct proc *proc, int dirfd, struct details *ret)
 {
 	size_t size = read_at(dirfd, "cmdline", proc->argv, PROC_ARGV_MAX + 1);
 
-	/* Since Linux 5.18 every argv has at least one string: nothing means that the process has no
-	 * memory any more. */
+	/* Since Linux 5.18 every argv has at least one string: nothing means that the process has
+	 * no memory any more. */
 	if (size == 0)
 		return;
 	ret->argv_complete = size <= PROC_ARGV_MAX;
@@ -199,17 +200,21 @@ proc_parse_stat(const char *text, uint64_t tick_ns, struct identity *ret)
 	return 0;
 }
 
+static uint64_t
+clock_ns(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (uint64_t) now.tv_sec * 1000000000u + (uint64_t) now.tv_nsec;
+}
+
 /* Start times count from the machine's start, sleep included; events do not count sleep. */
 static uint64_t
 monotonic_of(uint64_t boot_ns)
 {
-	struct timespec boot, monotonic;
-	int64_t asleep;
+	int64_t asleep = (int64_t) (clock_ns(CLOCK_BOOTTIME) - clock_ns(CLOCK_MONOTONIC));
 
-	clock_gettime(CLOCK_BOOTTIME, &boot);
-	clock_gettime(CLOCK_MONOTONIC, &monotonic);
-	asleep = (int64_t) (boot.tv_sec - monotonic.tv_sec) * 1000000000 + boot.tv_nsec -
-		 monotonic.tv_nsec;
 	return asleep > 0 && boot_ns > (uint64_t) asleep ? boot_ns - (uint64_t) asleep : boot_ns;
 }
 
@@ -226,6 +231,7 @@ proc_identify(void *context, int64_t pid, struct identity *ret)
 	if (n == 0 || proc_parse_stat(text, proc->tick_ns, ret) < 0)
 		return -1;
 	ret->start_ns = monotonic_of(ret->start_ns);
+	ret->read_ns = clock_ns(CLOCK_MONOTONIC);
 	return 0;
 }
 
@@ -282,6 +288,7 @@ add_found(struct table *table, struct found *found, struct moat_error *err)
 		return moat_fail_memory(err);
 	process->seen_ns = found->identity.start_ns;
 	process->threads = found->identity.threads;
+	process->threads_ns = found->identity.read_ns;
 	process->leader_gone = found->identity.zombie;
 	return 0;
 }
@@ -309,6 +316,7 @@ proc_scan(struct proc *proc, int64_t root, struct table *table, struct moat_erro
 	}
 	if (table_find(table, root) == NULL)
 		return moat_error_set(err, MOAT_GONE, 0,
-				      "there is no process %" PRId64 " to trace: it has ended", root);
+				      "there is no process %" PRId64 " to trace: it has ended",
+				      root);
 	return 0;
 }

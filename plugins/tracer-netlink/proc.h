@@ -10,14 +10,15 @@
 #define PROC_PATH_MAX 4096
 
 struct proc {
-	int fd;                /* /proc */
-	uint64_t tick_ns;      /* unit of start times */
-	unsigned level;        /* of the run's pid namespace below ours; 0: the same */
-	char *argv;            /* PROC_ARGV_MAX + 1 bytes */
+	int fd;           /* /proc */
+	uint64_t tick_ns; /* unit of start times */
+	unsigned level;   /* of the run's pid namespace below ours; 0: the same */
+	char *argv;       /* PROC_ARGV_MAX + 1 bytes */
 	char exe[PROC_PATH_MAX], cwd[PROC_PATH_MAX];
 };
 
-/* What an exec made of a process: pointers into struct proc, or NULL where nothing could be read. */
+/* What an exec made of a process: pointers into struct proc, or NULL where nothing could be read.
+ */
 struct details {
 	const char *exe, *cwd, *argv;
 	size_t argv_size;

@@ -176,6 +176,7 @@ confirm(struct table *table, struct process *process)
 			return NULL;
 		}
 		process->threads = identity.threads;
+		process->threads_ns = identity.read_ns;
 	}
 	process->epoch = table->epoch;
 	return process;
@@ -223,7 +224,7 @@ fork_thread(struct table *table, const struct connector_event *event)
 {
 	struct process *process = table_find(table, event->tgid);
 
-	if (process != NULL)
+	if (process != NULL && event->time_ns > process->threads_ns)
 		process->threads++;
 	return 0;
 }
@@ -265,6 +266,7 @@ table_exec(struct table *table, const struct connector_event *event, struct proc
 	(*ret)->threads = 0;
 	(*ret)->leader_gone = false;
 	(*ret)->since_ns = (*ret)->exec_ns = (*ret)->seen_ns = event->time_ns;
+	(*ret)->threads_ns = event->time_ns;
 	return MEMBER_YES;
 }
 
@@ -296,20 +298,21 @@ finish(struct table *table, struct process *process, uint32_t status, struct end
 	return member ? MEMBER_YES : MEMBER_NO;
 }
 
-/* A process ends with its last thread.  wait(2) gives what exit_group(2) or the signal said, which all
- * threads then carry; where the first thread left alone and the last one left with 0, the first's. */
+/* A process ends with its last thread.  wait(2) gives what exit_group(2) or the signal said, which
+ * all threads then carry; where the first thread left alone and the last one left with 0, the
+ * first's. */
 static enum member
 exit_thread(struct table *table, struct process *process, const struct connector_event *event,
 	    struct ending *ret)
 {
-	if (process->exec_ns > event->time_ns)
-		return MEMBER_NO; /* of a thread that the exec ended */
+	if (process->threads_ns >= event->time_ns)
+		return MEMBER_NO; /* of a thread that an exec ended, or that was not counted */
 	if (process->threads > 0)
 		process->threads--;
 	if (!process->leader_gone || process->threads > 0)
 		return MEMBER_NO;
-	return finish(table, process, event->status != 0 ? event->status : (uint32_t) process->status,
-		      ret);
+	return finish(table, process,
+		      event->status != 0 ? event->status : (uint32_t) process->status, ret);
 }
 
 /* The exit of a process whose beginning was lost.  The event names the parent. */

@@ -297,8 +297,9 @@ struct moat_entry {
 	int64_t mtime_sec, ctime_sec;
 	uint32_t mtime_nsec, ctime_nsec;
 	uint64_t dev, ino, nlink;
-	/* Files with several names: the index, in the same list, of the first of them, which alone
-	 * has content; MOAT_NO_LEADER for files with one name and for the first itself. */
+	/* Files and symbolic links with several names: the index, in the same list, of the first of
+	 * them, which alone has content; MOAT_NO_LEADER for files with one name and for the first
+	 * itself. */
 	uint64_t leader;
 	/* Where the backend put the content: three numbers of its own.  The core stores them in the
 	 * manifest and gives them back.  locator[0] is the number of the backend's unit of storage

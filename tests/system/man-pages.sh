@@ -45,7 +45,8 @@ options_of() { # WORDS-OF-COMMAND HEADING-OF-ITS-OPTIONS
 sort -o commands commands
 
 # The same from moat.1: the subsections of COMMANDS, and their .It lines.
-awk '/^\.Sh/ { inside = $2 == "COMMANDS" } inside && sub(/^\.Ss /, "")' "$docs/moat.1" | sort >man.commands
+awk '/^\.Sh/ { inside = $2 == "COMMANDS" } inside && sub(/^\.Ss /, "")' "$docs/moat.1" |
+	sort >man.commands
 awk '
 	/^\.Sh/ { inside = $2 == "COMMANDS" }
 	/^\.Ss Global options/ { inside = 1; command = ""; next }

@@ -36,7 +36,7 @@ const struct moat_plugin *none_plugin_init(const struct moat_host *host);
 
 struct fixture {
 	struct arena arena;
-	void *self = NULL;
+	void *self;
 	char *root;      /* a directory that is visible in the sandbox, read-only */
 	char *workspace; /* ROOT/ws */
 	char *tmp;       /* a directory in /tmp */

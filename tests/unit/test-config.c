@@ -575,6 +575,7 @@ test_precedence(void **state)
 	const struct moat_config *p;
 	int64_t number = 0;
 	const char *text = NULL;
+	char path[300];
 
 	write_user_file(f, "runtime: docker\nimage: user\nenv: {A: user, B: user}\n"
 			   "snapshots: {exclude: {additional: [a, b]}, retention: {max_count: 3}}\n"
@@ -585,8 +586,7 @@ test_precedence(void **state)
 	assert_null(f->config->file);
 	write_file(f, "ws/moat.yaml",
 		   "image: ws\nenv: {B: ws, C: ws}\n"
-		   "snapshots: {exclude: {additional: [c]}}\nmounts: ['/w:/w', '/v:/v']\n"
-		   "plugins: {runtime-x: {level: 2}}\n");
+		   "snapshots: {exclude: {additional: [c]}}\nmounts: ['/w:/w', '/v:/v']\n");
 	assert_ok(load(f, NULL), &f->err);
 	assert_string_equal(f->config->runtime, "docker");
 	assert_string_equal(f->config->image, "ws");
@@ -595,6 +595,13 @@ test_precedence(void **state)
 	assert_int_equal(f->config->snapshots.max_count, 3);
 	assert_int_equal(f->config->mount_count, 2);
 	assert_string_equal(f->config->mounts[0].source, "/w");
+	/* What a workspace says must not decide which programs run on the host. */
+	write_file(f, "ws/moat.yaml", "image: ws\nplugins: {runtime-x: {level: 2}}\n");
+	assert_fails(load(f, NULL), &f->err, MOAT_USAGE,
+		     "moat.yaml:2:10: plugins: a workspace must not configure plugins");
+	write_file(f, "explicit.yaml", "plugins: {runtime-x: {level: 2}}\n");
+	(void) snprintf(path, sizeof path, "%s/explicit.yaml", f->path);
+	assert_ok(load(f, path), &f->err);
 	p = config_plugin(f->config, "runtime", "x");
 	assert_int_equal(config_get_int(p, "level", &number, &f->err), 1);
 	assert_int_equal(number, 2);

@@ -187,6 +187,34 @@ test_list(void **state)
 			    "\"o_base64\":[\"YQ==\",\"/w==\"],\"e\":[]}\n");
 }
 
+/* What was put comes back, bytes and all; what is no list is none. */
+static void
+test_get_list(void **state)
+{
+	static const char *const lists[][4] = {
+		{NULL}, {"a", "", NULL}, {"a", "\xff/\xc3", "\xc3\xa4", NULL}};
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+		char **back;
+		size_t n = 0;
+
+		assert_int_equal(json_object_clear(f->object), 0);
+		assert_int_equal(json_put_list(f->object, "k", lists[i]), 0);
+		back = json_get_list(f->object, "k");
+		assert_non_null(back);
+		for (; lists[i][n] != NULL; n++) {
+			assert_string_equal(back[n], lists[i][n]);
+			free(back[n]);
+		}
+		assert_null(back[n]);
+		free(back);
+	}
+	assert_null(json_get_list(f->object, "absent"));
+	assert_int_equal(json_put_text(f->object, "k", "text"), 0);
+	assert_null(json_get_list(f->object, "k"));
+}
+
 static void
 test_time(void **state)
 {
@@ -371,10 +399,11 @@ test_out(void **state)
 	redirect(f, NULL);
 	out("%d ", 5);
 	out_escaped("a\nb");
+	out_escaped_bytes("\0\n", 2);
 	out_color(true, COLOR_RED, "\x1b!");
 	out_color(true, COLOR_NONE, "c");
 	out_color(false, COLOR_RED, "d");
-	assert_printed(f, "5 a\\nb\033[31m\\033!\033[0mcd");
+	assert_printed(f, "5 a\\nb\\x00\\n\033[31m\\033!\033[0mcd");
 	assert_ok(stdout_check(&f->err), &f->err);
 }
 
@@ -402,10 +431,11 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_scalars),    TEST(test_not_utf8),   TEST(test_random_bytes),
-		TEST(test_bad_base64), TEST(test_list),       TEST(test_time),
-		TEST(test_hazards),    TEST(test_failed_put), TEST(test_files),
-		TEST(test_table),      TEST(test_out),        TEST(test_full_disk),
+		TEST(test_scalars),    TEST(test_not_utf8), TEST(test_random_bytes),
+		TEST(test_bad_base64), TEST(test_list),     TEST(test_get_list),
+		TEST(test_time),       TEST(test_hazards),  TEST(test_failed_put),
+		TEST(test_files),      TEST(test_table),    TEST(test_out),
+		TEST(test_full_disk),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -536,28 +536,47 @@ test_refused_counts(void **state)
 	}
 }
 
-/* A chain of paths that each share all of the one before takes memory with the square of the file:
- * refused instead. */
+/* Paths that share nearly all of the one before take far more memory than the file: refused, by
+ * encoding as by decoding. */
 static void
 test_refused_bomb(void **state)
 {
+	const size_t length = (size_t) 64 * 1024 * 1024;
 	AUTO_MANIFEST struct manifest *manifest = new_manifest();
-	AUTO_BUF struct buf path = {0};
+	AUTO_MANIFEST struct manifest *decoded = NULL;
+	AUTO_FREE char *path = malloc(length + 1);
 	AUTO_BUF struct buf data = {0};
 	struct moat_error err = MOAT_ERROR_INIT;
-	char *long_path;
 
-	/* Encoding refuses as decoding does. */
-	long_path = malloc(64 * 1024 * 1024);
-	assert_non_null(long_path);
-	memset(long_path, 'x', 64 * 1024 * 1024 - 1);
-	long_path[64 * 1024 * 1024 - 1] = '\0';
-	for (char c = 'a'; c < 'j'; c++) {
-		long_path[0] = c;
-		assert_non_null(add(manifest, long_path, MOAT_FILE));
+	assert_non_null(path);
+	memset(path, 'x', length);
+	path[length] = '\0';
+	for (int i = 0; i < 6; i++) {
+		struct moat_entry *entry = add(manifest, "file", MOAT_FILE);
+
+		assert_non_null(entry);
+		entry->path = path;
 	}
-	free(long_path);
 	assert_fails(manifest_encode(manifest, &data, &err), &err, MOAT_UNSUPPORTED, "paths");
+	assert_int_equal(data.size, 0);
+	/* Each path is that of the entry before with "x" at its end. */
+	buf_append(&data, "MOATMAN1\0\0\0\0\6\0\0\2\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 31);
+	buf_append(&data, "\0\x80\x80\x80\x20", 5);
+	buf_append(&data, path, length);
+	for (int i = 0; i < 5; i++) {
+		buf_append(&data, "\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16);
+		if (i < 4) {
+			buf_append(&data, (const char[]){(char) (0x80 + i), '\x80', '\x80', ' '},
+				   4);
+			buf_append(&data, "\1x", 2);
+		}
+	}
+	for (int i = 0; i < 4; i++)
+		buf_string(&data, "xxxxxxxx");
+	assert_ok(buf_check(&data, &err), &err);
+	sign(data.data, data.size);
+	assert_fails(manifest_decode(data.data, data.size, &decoded, &err), &err, MOAT_CORRUPT,
+		     "the paths are too long");
 }
 
 /* As large as a kernel tree: about 10 MB at most, and the round trip is exact. */

@@ -190,9 +190,9 @@ count_lines(struct fixture *f)
 static void
 test_fields(void **state)
 {
-	static const char *const fields[] = {"ts", "kind", "pid", "ppid", "exe", "argv",
-					     "argv_complete", "cwd", "exit_code", "signal",
-					     "duration_ns", "lost"};
+	static const char *const fields[] = {"ts",        "kind",   "pid",           "ppid",
+					     "exe",       "argv",   "argv_complete", "cwd",
+					     "exit_code", "signal", "duration_ns",   "lost"};
 	struct fixture *f = *state;
 	struct moat_event event = exec_event(10, "cc\0-c\0\0x", 9);
 	struct recorder_stats stats;
@@ -248,7 +248,8 @@ test_values(void **state)
 	loss = line_at(f, 2);
 	assert_string_equal(json_get_text(exec, "ts", ""), "2026-09-21T14:13:20.000000010Z");
 	assert_int_equal(json_array_size(json_object_get(exec, "argv")), 4);
-	assert_string_equal(json_string_value(json_array_get(json_object_get(exec, "argv"), 2)), "");
+	assert_string_equal(json_string_value(json_array_get(json_object_get(exec, "argv"), 2)),
+			    "");
 	assert_true(json_is_null(json_object_get(exec, "exe")));
 	assert_true(json_is_null(json_object_get(exec, "exit_code")));
 	assert_true(json_get_bool(exec, "argv_complete", false));
@@ -519,6 +520,7 @@ assert_contains(const char *text, const char *part)
 		fail_msg("`%s' lacks `%s'", text, part);
 }
 
+/* clang-format off */
 #define TS "2026-11-22T10:00:0"
 #define EXEC(s, pid, ppid, argv)                                                                   \
 	"{\"ts\":\"" TS s "Z\",\"kind\":\"exec\",\"pid\":" pid ",\"ppid\":" ppid                      \
@@ -545,6 +547,7 @@ static const char fixture_text[] =
 	LOSS("2.1", "null")
 	EXIT("3.0", "11", "10", "null", "9")
 	EXEC("4.0", "14", "10", "[\"tail\"]");
+/* clang-format on */
 
 static void
 test_table(void **state)
@@ -604,12 +607,14 @@ test_incomplete_argv(void **state)
 {
 	struct fixture *f = *state;
 
-	write_file(f, "{\"ts\":\"" TS "0.1Z\",\"kind\":\"exec\",\"pid\":5,\"ppid\":1,\"exe\":\"/bin/x y\","
-		      "\"argv\":null,\"argv_complete\":false}\n"
-		      "{\"ts\":\"" TS "0.1Z\",\"kind\":\"exec\",\"pid\":6,\"ppid\":1,\"exe\":null,"
-		      "\"argv\":[\"a\"],\"argv_complete\":false}\n"
-		      "{\"ts\":\"" TS "0.1Z\",\"kind\":\"exec\",\"pid\":7,\"ppid\":1,\"exe\":null,"
-		      "\"argv\":[\"\\ufffd\"],\"argv_base64\":[\"/w==\"],\"argv_complete\":true}\n");
+	write_file(f,
+		   "{\"ts\":\"" TS
+		   "0.1Z\",\"kind\":\"exec\",\"pid\":5,\"ppid\":1,\"exe\":\"/bin/x y\","
+		   "\"argv\":null,\"argv_complete\":false}\n"
+		   "{\"ts\":\"" TS "0.1Z\",\"kind\":\"exec\",\"pid\":6,\"ppid\":1,\"exe\":null,"
+		   "\"argv\":[\"a\"],\"argv_complete\":false}\n"
+		   "{\"ts\":\"" TS "0.1Z\",\"kind\":\"exec\",\"pid\":7,\"ppid\":1,\"exe\":null,"
+		   "\"argv\":[\"\\ufffd\"],\"argv_base64\":[\"/w==\"],\"argv_complete\":true}\n");
 	print_ok(f, &(struct trace_view){0});
 	assert_contains(f->out, "'/bin/x y' (arguments not known)\n");
 	assert_contains(f->out, " a ...\n");
@@ -621,7 +626,8 @@ test_damaged(void **state)
 {
 	struct fixture *f = *state;
 
-	write_file(f, "garbage\n{\"kind\":7}\n[]\n" EXEC("0.1", "10", "9", "[\"a\"]") "{\"ts\":\"2026");
+	write_file(f, "garbage\n{\"kind\":7}\n[]\n" EXEC("0.1", "10", "9",
+							 "[\"a\"]") "{\"ts\":\"2026");
 	print_ok(f, &(struct trace_view){0});
 	assert_contains(f->out, "running    a\n");
 	assert_contains(f->err, "3 lines of the trace are damaged");
@@ -656,7 +662,8 @@ test_circles(void **state)
 
 	write_file(f, EXEC("0.1", "5", "6", "[\"a\"]") EXEC("0.2", "6", "5", "[\"b\"]")
 			      EXEC("0.3", "7", "7", "[\"c\"]") EXIT("0.4", "6", "5", "0", "null")
-				      EXIT("0.5", "5", "6", "0", "null") EXEC("0.6", "5", "6", "[\"d\"]"));
+				      EXIT("0.5", "5", "6", "0", "null")
+					      EXEC("0.6", "5", "6", "[\"d\"]"));
 	print_ok(f, &(struct trace_view){.tree = true});
 	assert_contains(f->out, " a\n");
 	assert_contains(f->out, " b\n");
@@ -668,13 +675,16 @@ static void
 test_deep(void **state)
 {
 	struct fixture *f = *state;
-	FILE *file = fdopen(openat(f->dirfd, "exec.jsonl", O_WRONLY | O_CREAT | O_CLOEXEC, 0600), "w");
+	FILE *file =
+		fdopen(openat(f->dirfd, "exec.jsonl", O_WRONLY | O_CREAT | O_CLOEXEC, 0600), "w");
 	long depth = test_scaled(20000);
 
 	assert_non_null(file);
 	for (long i = 2; i < depth; i++)
-		fprintf(file, "{\"kind\":\"exec\",\"pid\":%ld,\"ppid\":%ld,\"argv\":[\"x%ld\"],"
-			      "\"argv_complete\":true}\n", i, i - 1, i);
+		fprintf(file,
+			"{\"kind\":\"exec\",\"pid\":%ld,\"ppid\":%ld,\"argv\":[\"x%ld\"],"
+			"\"argv_complete\":true}\n",
+			i, i - 1, i);
 	fclose(file);
 	print_ok(f, &(struct trace_view){.tree = true});
 	assert_contains(f->out, " x2\n");
@@ -686,7 +696,8 @@ test_no_file(void **state)
 	struct fixture *f = *state;
 	struct moat_error err = MOAT_ERROR_INIT;
 
-	assert_fails(print(f, &(struct trace_view){0}, &err), &err, MOAT_NOT_FOUND, "without tracing");
+	assert_fails(print(f, &(struct trace_view){0}, &err), &err, MOAT_NOT_FOUND,
+		     "without tracing");
 }
 
 /* A run that goes on: each step is taken only when the printer was seen to wait. */
@@ -775,26 +786,13 @@ main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_fields),
-		TEST(test_values),
-		TEST(test_odd_bytes),
-		TEST(test_short_struct),
-		TEST(test_overflow),
-		TEST(test_too_large),
-		TEST(test_threads),
-		TEST(test_full_disk),
-		TEST(test_half_line),
-		TEST(test_table),
-		TEST(test_tree),
-		TEST(test_json),
-		TEST(test_incomplete_argv),
-		TEST(test_damaged),
-		TEST(test_truncated),
-		TEST(test_circles),
-		TEST(test_deep),
-		TEST(test_no_file),
-		TEST(test_follow),
-		TEST(test_follow_json),
+		TEST(test_fields),          TEST(test_values),      TEST(test_odd_bytes),
+		TEST(test_short_struct),    TEST(test_overflow),    TEST(test_too_large),
+		TEST(test_threads),         TEST(test_full_disk),   TEST(test_half_line),
+		TEST(test_table),           TEST(test_tree),        TEST(test_json),
+		TEST(test_incomplete_argv), TEST(test_damaged),     TEST(test_truncated),
+		TEST(test_circles),         TEST(test_deep),        TEST(test_no_file),
+		TEST(test_follow),          TEST(test_follow_json),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
