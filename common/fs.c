@@ -33,7 +33,7 @@ struct open_how {
 
 /* ------------------------------------------------------------------- opening below a directory */
 
-static atomic_bool force_walk;
+static atomic_bool force_walk; /* for tests, and once the kernel has said that it has no openat2 */
 
 void
 fs_force_walk(bool on)
@@ -199,6 +199,8 @@ fs_open_beneath(int rootfd, const char *path, int flags, mode_t mode, struct moa
 	errno = ENOSYS;
 	if (!force_walk)
 		fd = open_with_openat2(rootfd, path, flags, mode);
+	if (fd < 0 && errno == ENOSYS)
+		force_walk = true;
 	/* EPERM is also what a file may answer; the walk then gets the same answer.  And only the
 	 * walk gets along with paths that are too long for one system call. */
 	if (fd < 0 && (errno == ENOSYS || errno == EPERM || errno == E2BIG ||

@@ -249,9 +249,13 @@ become_command(const struct command *command, struct failure *failure)
 		failure->stage = STAGE_TERMINAL;
 		goto failed;
 	}
-	for (int i = 0; i < 3; i++)
-		if (dup2(command->terminal >= 0 ? command->terminal : INIT_STDIN + i, i) < 0)
+	for (int i = 0; i < 3; i++) {
+		bool on_terminal =
+			command->terminal >= 0 && (i > 0 || command->header.stdin_open != 0);
+
+		if (dup2(on_terminal ? command->terminal : INIT_STDIN + i, i) < 0)
 			goto failed;
+	}
 	if (chdir(command->workdir) < 0) {
 		failure->stage = STAGE_WORKDIR;
 		goto failed;

@@ -81,8 +81,10 @@ append_strings(struct buf *text, const char *const *strings)
 static int
 write_command(const struct moat_run_spec *spec, int *ret_fd, struct moat_error *err)
 {
-	struct command_header header = {
-		.terminal = spec->terminal != 0, .rows = spec->rows, .columns = spec->columns};
+	struct command_header header = {.terminal = spec->terminal != 0,
+					.stdin_open = spec->stdin_open != 0,
+					.rows = spec->rows,
+					.columns = spec->columns};
 	AUTO_BUF struct buf text = {0};
 	AUTO_CLOSE int fd = memfd_create("moat-command", MFD_CLOEXEC);
 

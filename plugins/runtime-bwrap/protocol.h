@@ -26,6 +26,7 @@ enum init_fd {
 struct command_header {
 	uint32_t argc, envc;
 	uint32_t terminal;
+	uint32_t stdin_open; /* zero: standard input is at its end, on a terminal, too */
 	uint16_t rows, columns;
 	uint64_t text_size; /* of all that follows */
 };

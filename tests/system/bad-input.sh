@@ -89,12 +89,21 @@ XDG_CONFIG_HOME=$nobwrap && export XDG_CONFIG_HOME
 printf 'plugins: {runtime-bwrap: {bwrap: %s/none}}\n' "$scratch" >"$nobwrap/moat/config.yaml"
 refuse 125 'bubblewrap\|bwrap' run -- true
 unset XDG_CONFIG_HOME
+# Where the caller is mapped alone, root's files are nobody's: the plugins must be the caller's own.
 if [ "$(id -u)" -ne 0 ] && unshare -Ur sh -c 'echo 0 >/proc/sys/user/max_user_namespaces' 2>/dev/null; then
-	unshare -Ur sh -c 'echo 0 >/proc/sys/user/max_user_namespaces
+	mkdir "$scratch/plugins"
+	"$MOAT" plugin list --json | jq -r '.[].path' | while read -r path; do
+		cp "$path" "$scratch/plugins"
+		for init in "${path%/*}/runtime-bwrap-init" "${path%/*}/../runtime-bwrap-init"; do
+			[ ! -f "$init" ] || cp "$init" "$scratch/plugins"
+		done
+	done
+	MOAT_PLUGIN_PATH=$scratch/plugins unshare -Ur sh -c 'echo 0 >/proc/sys/user/max_user_namespaces
 		exec setpriv --inh-caps=-all --bounding-set=-all "$0" run -- true' "$MOAT" >"$scratch/out" 2>"$scratch/err"
 	status=$?
 	check "user namespaces forbidden: 125" test "$status" -eq 125
 	check "user namespaces forbidden: names the switch" said 'max_user_namespaces'
+	check "user namespaces forbidden: one line" test "$(grep -c . "$scratch/err")" -eq 1
 fi
 
 # --- damaged snapshots

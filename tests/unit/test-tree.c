@@ -4,14 +4,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -489,7 +490,7 @@ own_mounts(void)
 		    write_text("/proc/self/gid_map", map) < 0)
 			return -1;
 	}
-	return mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL);
+	return mount("none", "/", "none", MS_REC | MS_PRIVATE, "");
 }
 
 static int
@@ -502,12 +503,12 @@ scan_mounts(const struct scratch *scratch)
 	char source[128], path[128];
 
 	if (own_mounts() < 0 ||
-	    mount("none", path_of(path, scratch, "ws/tmpfs"), "tmpfs", 0, NULL) < 0 ||
-	    mount(path_of(source, scratch, "out"), path_of(path, scratch, "ws/same-device"), NULL,
-		  MS_BIND, NULL) < 0 ||
-	    mount(path_of(source, scratch, "out/canary"), path_of(path, scratch, "ws/file"), NULL,
-		  MS_BIND, NULL) < 0 ||
-	    mount("none", path_of(path, scratch, "ws/ignored"), "tmpfs", 0, NULL) < 0)
+	    mount("none", path_of(path, scratch, "ws/tmpfs"), "tmpfs", 0, "") < 0 ||
+	    mount(path_of(source, scratch, "out"), path_of(path, scratch, "ws/same-device"), "none",
+		  MS_BIND, "") < 0 ||
+	    mount(path_of(source, scratch, "out/canary"), path_of(path, scratch, "ws/file"), "none",
+		  MS_BIND, "") < 0 ||
+	    mount("none", path_of(path, scratch, "ws/ignored"), "tmpfs", 0, "") < 0)
 		return 77;
 	/* The descriptor from before leads to the mounts from before. */
 	inside.fd = open(path_of(path, scratch, "ws"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -593,22 +594,38 @@ test_deep(void **state)
 	in_child(scan_deep, *state);
 }
 
-struct attack {
-	int dirfd;
-	atomic_bool stop;
-	atomic_long swaps;
-};
-
-static void *
-swap(void *context)
+/* Exchanges two names without pause, in a process of its own that ends with this one; returns when
+ * it has begun. */
+static pid_t
+begin_attack(int dirfd, const char *a, const char *b)
 {
-	struct attack *attack = context;
+	int pipes[2];
+	pid_t child;
+	char byte;
 
-	while (!attack->stop) {
-		if (renameat2(attack->dirfd, "x", attack->dirfd, "y", RENAME_EXCHANGE) == 0)
-			attack->swaps++;
+	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
+	child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || write(pipes[1], "x", 1) != 1)
+			_exit(1);
+		for (;;)
+			(void) renameat2(dirfd, a, dirfd, b, RENAME_EXCHANGE);
 	}
-	return NULL;
+	(void) close(pipes[1]);
+	assert_int_equal(read(pipes[0], &byte, 1), 1);
+	(void) close(pipes[0]);
+	return child;
+}
+
+static void
+end_attack(pid_t child)
+{
+	int status;
+
+	assert_int_equal(kill(child, SIGKILL), 0);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFSIGNALED(status));
 }
 
 /* While a directory and a link to the outside change places, the walk ends well and what is outside
@@ -617,10 +634,9 @@ static void
 test_race(void **state)
 {
 	const struct scratch *scratch = *state;
-	struct attack attack = {.dirfd = scratch->fd};
+	pid_t attacker;
 	struct moat_entry canary = {.path = "x/canary", .leader = MOAT_NO_LEADER};
 	struct stat status;
-	pthread_t thread;
 	char path[128];
 
 	put(scratch->base, "out/canary", "");
@@ -630,7 +646,7 @@ test_race(void **state)
 	assert_int_equal(mkdirat(scratch->fd, "x", 0755), 0);
 	put(scratch->fd, "x/inside", "");
 	assert_int_equal(symlinkat(path_of(path, scratch, "out"), scratch->fd, "y"), 0);
-	assert_int_equal(pthread_create(&thread, NULL, swap, &attack), 0);
+	attacker = begin_attack(scratch->fd, "x", "y");
 	for (long i = 0; i < test_scaled(1500); i++) {
 		AUTO_MANIFEST struct manifest *manifest = scan(scratch, NULL);
 
@@ -638,9 +654,7 @@ test_race(void **state)
 		assert_false(has(manifest, "y/canary"));
 		assert_int_equal(tree_open(scratch->fd, &canary, NULL), -1);
 	}
-	attack.stop = true;
-	assert_int_equal(pthread_join(thread, NULL), 0);
-	assert_true(attack.swaps > 0);
+	end_attack(attacker);
 }
 
 /* -------------------------------------------------------------------------------- reading files */
@@ -726,19 +740,18 @@ test_read(void **state)
 		     "empty");
 }
 
-/* Gives the file another time again and again. */
-static void *
-touch(void *context)
+static int touched_fd = -1;
+
+/* Gives the file another time.  As a signal it comes in the midst of reading, on any machine. */
+static void
+touch(int number)
 {
-	struct attack *attack = context;
+	static time_t seconds;
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = ++seconds}};
+	int saved = errno;
 
-	while (!attack->stop) {
-		struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = attack->swaps}};
-
-		if (utimensat(attack->dirfd, "file", times, 0) == 0)
-			attack->swaps++;
-	}
-	return NULL;
+	(void) futimens(touched_fd, times);
+	errno = saved;
 }
 
 static void
@@ -747,23 +760,23 @@ test_read_torn(void **state)
 	const struct scratch *scratch = *state;
 	AUTO_MANIFEST struct manifest *manifest = NULL;
 	struct moat_error err = MOAT_ERROR_INIT;
-	struct attack attack = {.dirfd = scratch->fd};
+	const struct sigaction action = {.sa_handler = touch, .sa_flags = SA_RESTART};
+	const struct itimerval often = {{.tv_usec = 1000}, {.tv_usec = 1000}}, never = {{0}, {0}};
 	struct moat_entry *entry;
-	pthread_t thread;
-	int fd, result;
+	int result;
 
 	put(scratch->fd, "file", "");
-	fd = openat(scratch->fd, "file", O_WRONLY | O_CLOEXEC);
-	assert_int_equal(ftruncate(fd, 64 * 1024 * 1024), 0);
-	(void) close(fd);
+	touched_fd = openat(scratch->fd, "file", O_WRONLY | O_CLOEXEC);
+	assert_int_equal(ftruncate(touched_fd, 64 * 1024 * 1024), 0);
 	manifest = scan(scratch, NULL);
 	entry = entry_of(manifest, "file");
-	assert_int_equal(pthread_create(&thread, NULL, touch, &attack), 0);
-	while (attack.swaps == 0)
-		(void) sched_yield();
+	assert_int_equal(sigaction(SIGALRM, &action, NULL), 0);
+	assert_int_equal(setitimer(ITIMER_REAL, &often, NULL), 0);
 	result = tree_read(scratch->fd, entry, &manifest->arena, &err);
-	attack.stop = true;
-	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(setitimer(ITIMER_REAL, &never, NULL), 0);
+	/* One may be on its way. */
+	assert_true(signal(SIGALRM, SIG_IGN) != SIG_ERR);
+	(void) close(touched_fd);
 	assert_fails(result, &err, MOAT_CHANGED, "keeps changing");
 	assert_int_equal(entry->flags, 0);
 	assert_ok(tree_read(scratch->fd, entry, &manifest->arena, &err), &err);
