@@ -479,7 +479,7 @@ get_xattrs(struct reader *reader, struct moat_entry *entry)
 		refuse_memory(reader);
 }
 
-/* Files and links with several names: the leader is an earlier one of the type, without a leader. */
+/* Files and links with several names: the leader is an earlier one of its type that has none. */
 static void
 get_leader(struct reader *reader, struct moat_entry *entry)
 {
