@@ -229,11 +229,13 @@ exec_command(const struct command *command, int32_t *stage)
 static void
 default_signals(void)
 {
-	struct sigaction action = {.sa_handler = SIG_DFL};
+	/* SIG_DFL, no flags, empty mask, as the kernel has it: the C library keeps signals 32 and 33 to
+	 * itself, and a caller may have had them ignored. */
+	static const unsigned char standard[64];
 	sigset_t none;
 
-	for (int number = 1; number < NSIG; number++)
-		(void) sigaction(number, &action, NULL); /* KILL, STOP and libc's own refuse */
+	for (int number = 1; number <= 64; number++)
+		(void) syscall(SYS_rt_sigaction, number, standard, NULL, (size_t) 8);
 	sigemptyset(&none);
 	(void) sigprocmask(SIG_SETMASK, &none, NULL);
 }
