@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* moat run: a command in a sandbox, with a snapshot before and a record of what it executed. */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -19,6 +20,13 @@
 
 #define GRACE_MS 10000
 
+/* What a workspace's configuration is when it is read, to see whether the command changed it. */
+struct config_mark {
+	bool present;
+	struct stat st;
+};
+static const char *const config_names[] = {"moat.yaml", "agent.yaml"};
+
 /* Everything about one run, from the command line to its end. */
 struct running {
 	struct app *app;
@@ -34,6 +42,7 @@ struct running {
 	struct moat_handle handle;
 	struct runlog log;
 	struct snap *snap; /* taken before */
+	struct config_mark marks[2];
 	bool log_open, created, started;
 };
 
@@ -169,6 +178,48 @@ prepare(struct running *r, const struct args *args, struct moat_error *err)
 	    choose(r, MOAT_KIND_RUNTIME, NULL, NULL, &r->runtime_plugin, err) < 0)
 		return -1;
 	return choose_tracer(r, args, err);
+}
+
+/* The workspace is in the hands of those who are locked in: what a configuration opens is said. */
+static void
+tell_mounts(const struct running *r)
+{
+	for (size_t i = 0; i < r->config->mount_count; i++) {
+		const struct config_mount *mount = &r->config->mounts[i];
+
+		log_notice("the configuration shows %s as %s inside, %s", mount->source,
+			   mount->target, mount->read_only ? "read-only" : "writable");
+	}
+}
+
+static void
+mark_config(const struct running *r, struct config_mark marks[2])
+{
+	for (size_t i = 0; i < 2; i++)
+		marks[i].present = fstatat(r->workspace->fd, config_names[i], &marks[i].st,
+					   AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static void
+tell_config_changes(const struct running *r)
+{
+	struct config_mark now[2] = {{0}, {0}};
+
+	mark_config(r, now);
+	for (size_t i = 0; i < 2; i++) {
+		const struct stat *a = &r->marks[i].st, *b = &now[i].st;
+
+		if (!now[i].present ||
+		    (r->marks[i].present && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+		     a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
+		     a->st_ctim.tv_nsec == b->st_ctim.tv_nsec))
+			continue;
+		log_warning("%s/%s was %s while the command ran; look at it before the next `moat "
+			    "run', "
+			    "which obeys it",
+			    r->workspace->path, config_names[i],
+			    r->marks[i].present ? "changed" : "made");
+	}
 }
 
 static bool
@@ -425,6 +476,7 @@ run_it(struct running *r, const struct args *args, int *ret_status, struct moat_
 	if (set_up(r, args, err) < 0 || run_to_end(r, &status, err) < 0)
 		return -1;
 	end_tracing(r);
+	tell_config_changes(r);
 	if (note_end(r, &status, err) < 0)
 		return -1;
 	*ret_status = exit_status(&status);
@@ -477,6 +529,8 @@ cmd_run(struct app *app, const struct args *args, struct moat_error *err)
 		return failure_status(err);
 	if (args_flag(args, "dry-run"))
 		return print_dry_run(&r, args);
+	tell_mounts(&r);
+	mark_config(&r, r.marks);
 	session_block_signals();
 	if (run_it(&r, args, &status, err) < 0) {
 		note_failure(&r, err);

@@ -13,6 +13,7 @@ passed=0
 scratch=$(mktemp -d) || exit 99
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 99' HUP INT TERM
+: "${top_srcdir:?}"
 sdk=$top_srcdir/sdk
 here=$top_srcdir/tests/sdk
 strict='-pedantic-errors -Wall -Wextra -Werror'

@@ -7,7 +7,6 @@ mkdir "$scratch/ws" && cd "$scratch/ws" || exit 1
 must_have_backends
 echo content >file
 expect 0 "a run to begin with" run -- true
-run=$("$MOAT" list -a --json | jq -r '.[0].id')
 snap=$("$MOAT" snapshot list --json | jq -r '.[0].id')
 
 # refuse STATUS WORDS ARGUMENT...: refused with that status and in those words, on one line, and nothing is changed.

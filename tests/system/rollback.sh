@@ -27,7 +27,7 @@ echo nl >"$(printf 'new\nline')" && echo dash >-rf && echo star >'*' && echo bac
 long=$(printf '%0255d' 7)
 echo long >"$long"
 printf '#!/bin/sh\n' >script && chmod 755 script
-echo ro >readonly && chmod 444 readonly
+echo ro >read-only && chmod 444 read-only
 mkdir locked && echo in >locked/file && mkdir locked/inner && echo deep >locked/inner/file
 mkfifo fifo
 perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => "sock", Listen => 1) or die' 2>/dev/null || echo "no socket made"
@@ -54,7 +54,7 @@ moat run -- sh -c '
 	truncate -s 10 sparse
 	rm -- -rf "*" "a\\b"
 	rm odd*; rm 0000*; rm new*
-	chmod 600 script; chmod 644 readonly; echo rw > readonly; chmod 000 nothing
+	chmod 600 script; chmod 644 read-only; echo rw > read-only; chmod 000 nothing
 	rmdir empty; echo "not a directory" > empty
 	rm keep.log tracked-though-ignored
 	mkdir -p added/deep; echo added > added/deep/file; ln -s added added-link

@@ -127,6 +127,19 @@ check "and so have its files" test "$(stat -c %a made)" = 640
 umask 022
 rm made
 
+mkdir "$scratch/shown"
+printf 'mounts: ["%s:/mnt:ro"]\n' "$scratch/shown" >moat.yaml
+moat run --no-snapshot -- true
+check "what moat.yaml opens is said" said "shows $scratch/shown as /mnt inside, read-only"
+moat run --no-snapshot -- sh -c 'echo "name: x" >moat.yaml'
+check "a change of moat.yaml is told" said 'moat.yaml was changed'
+rm moat.yaml
+moat run --no-snapshot -- sh -c 'echo "name: x" >agent.yaml; rm -f moat.yaml'
+check "a new one, too" said 'agent.yaml was made'
+rm agent.yaml
+moat run --no-snapshot -- true
+check "and otherwise nothing is said" test ! -s "$scratch/err"
+
 expect 0 "delete snapshots" snapshot delete "$snap" "$safety"
 expect 0 "nothing was interrupted" recover
 check "no litter in the workspace" test -z "$(find . -name '.moat*')"
