@@ -4,12 +4,14 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/fs.h"
 #include "core/log.h"
 #include "core/terminal.h"
 #include "core/txn.h"
@@ -164,6 +166,99 @@ take_safety(struct app *app, const struct workspace *workspace, const struct sna
 	return 0;
 }
 
+/* Directories of the user's own that cannot be read as they are, opened for the time of a restore.
+ */
+struct opened {
+	char *path;
+	mode_t mode;
+};
+
+struct openings {
+	int root_fd;
+	struct opened *items;
+	size_t count;
+	bool settled; /* the transaction has given them their modes */
+};
+
+/* The last opened first: it may lie in another. */
+static void
+openings_close(struct openings *openings)
+{
+	for (size_t i = openings->count; i-- > 0;) {
+		struct opened *item = &openings->items[i];
+		const char *name;
+		AUTO_CLOSE int dirfd = openings->settled ? -1
+							 : fs_open_parent(openings->root_fd,
+									  item->path, &name, NULL);
+
+		if (dirfd >= 0 && fchmodat(dirfd, name, item->mode, AT_SYMLINK_NOFOLLOW) < 0)
+			log_warning("%s has lost its mode %o: %s", item->path, item->mode,
+				    strerror(errno));
+		free(item->path);
+	}
+	free(openings->items);
+}
+
+static int
+open_directory(struct openings *openings, const char *path, bool *ret_opened,
+	       struct moat_error *err)
+{
+	const char *name;
+	AUTO_CLOSE int dirfd = fs_open_parent(openings->root_fd, path, &name, err);
+	struct opened *more;
+	struct stat st;
+
+	if (dirfd < 0)
+		return -1;
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode) ||
+	    st.st_uid != geteuid() || (st.st_mode & 0700) == 0700)
+		return 0;
+	more = reallocarray(openings->items, openings->count + 1, sizeof *more);
+	if (more == NULL)
+		return moat_fail_memory(err);
+	openings->items = more;
+	more[openings->count].path = strdup(path);
+	more[openings->count].mode = st.st_mode & 07777;
+	if (more[openings->count].path == NULL)
+		return moat_fail_memory(err);
+	openings->count++;
+	if (fchmodat(dirfd, name, (st.st_mode & 07777) | 0700, AT_SYMLINK_NOFOLLOW) < 0)
+		return moat_fail_errno(err, "make the directory `%s' readable", path);
+	*ret_opened = true;
+	return 0;
+}
+
+/* The live tree, looked into everywhere that the user can open; the manifest has the modes from
+ * before. */
+static int
+look_everywhere(const struct workspace *workspace, const struct manifest *desired,
+		struct openings *openings, struct manifest **ret, struct moat_error *err)
+{
+	for (;;) {
+		AUTO_MANIFEST struct manifest *live = NULL;
+		bool opened = false;
+
+		if (snap_live(workspace, desired, &live, err) < 0)
+			return -1;
+		for (size_t i = 0; i < live->skip_count; i++)
+			if (live->skips[i].reason == SKIP_UNREADABLE &&
+			    manifest_find_skip(desired, live->skips[i].path) == NULL &&
+			    open_directory(openings, live->skips[i].path, &opened, err) < 0)
+				return -1;
+		if (opened)
+			continue;
+		for (size_t i = 0; i < openings->count; i++) {
+			int64_t index = manifest_find(live, openings->items[i].path);
+
+			if (index >= 0)
+				((struct moat_entry *) live->entries[index])->mode =
+					openings->items[i].mode;
+		}
+		*ret = STEAL(live);
+		return 0;
+	}
+}
+
 static int
 restore_in_place(struct app *app, const struct snap *snap, const struct restore_options *options,
 		 struct moat_error *err)
@@ -173,8 +268,11 @@ restore_in_place(struct app *app, const struct snap *snap, const struct restore_
 	AUTO_SNAP struct snap *safety = NULL;
 	AUTO_TXN struct txn *txn = NULL;
 	AUTO_CLOSE int lock = -1;
+	CLEANUP(openings_close) struct openings openings = {0};
 	struct content content = {app, snap};
 	struct txn_source source = {bring_content, &content};
+	bool everywhere =
+		!options->dry_run && (options->paths == NULL || options->paths[0] == NULL);
 
 	if (workspace_open_known(app->home, snap->workspace_hash, &workspace, err) < 0)
 		return -1;
@@ -184,9 +282,11 @@ restore_in_place(struct app *app, const struct snap *snap, const struct restore_
 			"the workspace `%s' is not there any more; `moat snapshot restore --to "
 			"DIR %s' brings its files back elsewhere",
 			workspace->path, snap->id);
+	openings.root_fd = workspace->fd;
 	lock = workspace_lock(workspace, err);
 	if (lock < 0 || snap_manifest(app->home, snap, &desired, err) < 0 ||
-	    snap_live(workspace, desired, &live, err) < 0 ||
+	    (everywhere ? look_everywhere(workspace, desired, &openings, &live, err)
+			: snap_live(workspace, desired, &live, err)) < 0 ||
 	    txn_plan(app->home, workspace, live, desired, options->paths, &source, &txn, err) < 0)
 		return -1;
 	if (options->dry_run)
@@ -196,6 +296,7 @@ restore_in_place(struct app *app, const struct snap *snap, const struct restore_
 		return -1;
 	if (txn_commit(txn, err) < 0)
 		return moat_wrap(err, "restore %s", snap->id);
+	openings.settled = true;
 	return print_result(app, snap, workspace->path, safety, txn_counts(txn), err);
 }
 

@@ -552,6 +552,41 @@ read_candidates(const struct workspace *workspace, const struct manifest *snapsh
 	return 0;
 }
 
+/* At or below something that the snapshot saw and left out: it is none of its business, whatever
+ * stands there now. */
+static bool
+was_left_out(const struct manifest *snapshot, const char *path)
+{
+	AUTO_FREE char *prefix = strdup(path);
+
+	while (prefix != NULL && prefix[0] != '\0') {
+		const struct manifest_skip *skip = manifest_find_skip(snapshot, prefix);
+		char *slash;
+
+		/* A directory that could not be read was captured itself. */
+		if (skip != NULL && skip->reason != SKIP_TORN &&
+		    (strcmp(prefix, path) != 0 || manifest_find(snapshot, path) < 0))
+			return true;
+		slash = strrchr(prefix, '/');
+		*(slash == NULL ? prefix : slash) = '\0';
+	}
+	return prefix == NULL; /* no memory: rather too little than too much */
+}
+
+static int
+drop_left_out(const struct manifest *snapshot, struct manifest *live, struct moat_error *err)
+{
+	size_t kept = 0;
+
+	if (snapshot->skip_count == 0)
+		return 0;
+	for (size_t i = 0; i < live->count; i++)
+		if (!was_left_out(snapshot, live->entries[i]->path))
+			live->entries[kept++] = live->entries[i];
+	live->count = kept;
+	return manifest_seal(live, err);
+}
+
 int
 snap_live(const struct workspace *workspace, const struct manifest *snapshot, struct manifest **ret,
 	  struct moat_error *err)
@@ -561,6 +596,7 @@ snap_live(const struct workspace *workspace, const struct manifest *snapshot, st
 
 	if (filter_open_stored(snapshot, &filter, err) < 0 ||
 	    tree_scan(workspace->fd, filter, snapshot, &live, err) < 0 ||
+	    drop_left_out(snapshot, live, err) < 0 ||
 	    read_candidates(workspace, snapshot, live, err) < 0)
 		return moat_wrap(err, "look at %s", workspace->path);
 	*ret = STEAL(live);

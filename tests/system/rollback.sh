@@ -28,16 +28,17 @@ long=$(printf '%0255d' 7)
 echo long >"$long"
 printf '#!/bin/sh\n' >script && chmod 755 script
 echo ro >read-only && chmod 444 read-only
-mkdir locked && echo in >locked/file && mkdir locked/inner && echo deep >locked/inner/file
+mkdir shut && echo in >shut/file && mkdir locked && echo in >locked/file && mkdir locked/inner && echo deep >locked/inner/file
 mkfifo fifo
 perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => "sock", Listen => 1) or die' 2>/dev/null || echo "no socket made"
 : >nothing
 touch -d '1999-12-31 23:59:59.123456789' hard1 sub/deep/er/file empty
 touch -h -d '1985-10-26 01:21:00.5' dangling .venv/bin/python
 touch -d '1970-01-01 00:00:00 UTC' nothing
+mkdir unread && echo private >unread/private && mkdir unread/sub && echo more >unread/sub/more && chmod 000 unread
 chmod 0700 empty
 chmod 0555 locked/inner locked
-touch -d '2003-03-03' sub .
+touch -d '2003-03-03' sub unread .
 picture . >"$scratch/before"
 links . >"$scratch/links"
 find sparse -printf '%b\n' >"$scratch/blocks"
@@ -55,6 +56,8 @@ moat run -- sh -c '
 	rm -- -rf "*" "a\\b"
 	rm odd*; rm 0000*; rm new*
 	chmod 600 script; chmod 644 read-only; echo rw > read-only; chmod 000 nothing
+	chmod 000 shut
+	chmod 755 unread; echo by-the-run >unread/new; chmod 700 unread
 	rmdir empty; echo "not a directory" > empty
 	rm keep.log tracked-though-ignored
 	mkdir -p added/deep; echo added > added/deep/file; ln -s added added-link
@@ -75,6 +78,12 @@ uncaptured >"$scratch/uncaptured"
 run=$("$MOAT" list -a --json | jq -r '.[0].id')
 expect 0 "rollback" rollback "$run"
 uncaptured >"$scratch/uncaptured-now"
+if [ "$(id -u)" -ne 0 ]; then # Root could read it, and so it was captured.
+	check "a directory that could not be read is 000 again" test "$(stat -c %a unread)" = 0
+	chmod 700 unread
+	check "and what was in it is there" test "$(cat unread/private unread/sub/more unread/new)" = "$(printf 'private\nmore\nby-the-run')"
+	rm unread/new && touch -d '2003-03-03' unread && chmod 000 unread
+fi
 check "nothing uncaptured was touched" cmp -s "$scratch/uncaptured" "$scratch/uncaptured-now"
 check "a directory with ignored files stays, they with it" test -f built/out/x.log
 check "what was captured of it is gone" test ! -e built/src
