@@ -10,6 +10,7 @@
 #include "common/text.h"
 #include "core/backend.h"
 #include "core/cmd.h"
+#include "core/interrupt.h"
 #include "core/log.h"
 #include "core/run.h"
 #include "core/runspec.h"
@@ -514,6 +515,8 @@ failure_status(const struct moat_error *err)
 		return 126;
 	case MOAT_NO_COMMAND:
 		return 127;
+	case MOAT_CANCELLED:
+		return interrupt_pending() != 0 ? 128 + interrupt_pending() : 125;
 	default:
 		return 125;
 	}

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "core/interrupt.h"
 #include "core/log.h"
 
 /* Written in pieces that a pipe takes whole once it polls writable, so that the loop never blocks
@@ -47,21 +48,20 @@ struct loop {
 	struct moat_run_status status;
 };
 
-static const int handled[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH};
-
 static void
 handled_set(sigset_t *set)
 {
-	sigemptyset(set);
-	for (size_t i = 0; i < sizeof handled / sizeof handled[0]; i++)
-		sigaddset(set, handled[i]);
+	interrupt_set(set);
+	sigaddset(set, SIGWINCH);
 }
 
 void
 session_block_signals(void)
 {
-	sigset_t set;
+	sigset_t set, before;
 
+	/* What is pending until the command runs cancels the preparations. */
+	interrupt_hold(&before);
 	handled_set(&set);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 }

@@ -13,6 +13,7 @@
 
 #include "common/fs.h"
 #include "common/text.h"
+#include "core/interrupt.h"
 #include "core/log.h"
 #include "core/snap_internal.h"
 #include "core/tree.h"
@@ -468,6 +469,8 @@ snap_create(struct app *app, const struct workspace *workspace, const struct sna
 	struct backend_request request;
 	const struct plugin *plugin;
 	AUTO_CLOSE int lock = -1;
+	sigset_t saved;
+	int result = -1;
 
 	if (app_home(app, err) < 0 || app_loader(app, err) < 0 ||
 	    loader_request(app->loader, app->backends, options->config, MOAT_KIND_SNAPSHOT,
@@ -480,8 +483,10 @@ snap_create(struct app *app, const struct workspace *workspace, const struct sna
 		if (lock < 0)
 			return -1;
 	}
-	if (snap_clear_leftovers(app, workspace, err) < 0 ||
-	    take(app, workspace, options, plugin, ret, err) < 0)
-		return moat_wrap(err, "snapshot of %s", workspace->path);
-	return 0;
+	/* Cancelled, it clears away what it made. */
+	interrupt_hold(&saved);
+	if (snap_clear_leftovers(app, workspace, err) == 0)
+		result = take(app, workspace, options, plugin, ret, err);
+	interrupt_release(&saved);
+	return result < 0 ? moat_wrap(err, "snapshot of %s", workspace->path) : 0;
 }

@@ -10,13 +10,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/fs.h"
+#include "core/interrupt.h"
 #include "core/log.h"
 #include "core/tree.h"
 #include "core/txn_internal.h"
@@ -123,20 +123,6 @@ txn_visit(const struct txn *txn,
 
 /* ---------------------------------------------------------------------------------------- carrying
  * out */
-
-/* A signal that ends the process is held back: it would only leave work to the next command. */
-static void
-hold_signals(sigset_t *saved)
-{
-	sigset_t held;
-
-	sigemptyset(&held);
-	sigaddset(&held, SIGINT);
-	sigaddset(&held, SIGTERM);
-	sigaddset(&held, SIGHUP);
-	sigaddset(&held, SIGQUIT);
-	pthread_sigmask(SIG_BLOCK, &held, saved);
-}
 
 static const struct moat_entry *
 root_entry(const struct manifest *manifest)
@@ -256,7 +242,7 @@ txn_commit(struct txn *txn, struct moat_error *err)
 		return 0;
 	if (journal_create(txn->home, &journal, err) < 0)
 		return -1;
-	hold_signals(&saved);
+	interrupt_hold(&saved);
 	if (stage_make(txn->home, &journal, member, err) < 0 ||
 	    stage_fill(member, txn->desired, &txn->source, err) < 0 ||
 	    journal_write_plan(&journal, &member->plan, err) < 0 ||
@@ -265,7 +251,7 @@ txn_commit(struct txn *txn, struct moat_error *err)
 	else
 		result = roll_forward(txn->home, &journal, member, err);
 	journal_close(&journal);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	interrupt_release(&saved);
 	return result;
 }
 
@@ -441,7 +427,7 @@ txn_recover(const struct home *home, struct txn_recovery *ret, struct moat_error
 		return moat_wrap(err, "look for interrupted transactions");
 	if (orphans.count == 0)
 		return 0;
-	hold_signals(&saved);
+	interrupt_hold(&saved);
 	for (size_t i = 0; i < orphans.count; i++) {
 		struct moat_error local = MOAT_ERROR_INIT;
 
@@ -450,6 +436,6 @@ txn_recover(const struct home *home, struct txn_recovery *ret, struct moat_error
 		log_warning("interrupted transaction %s: %s", orphans.items[i].id, local.message);
 		ret->failed++;
 	}
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	interrupt_release(&saved);
 	return 0;
 }

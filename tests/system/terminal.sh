@@ -59,6 +59,22 @@ check "the command sees it" printed '^term$'
 moat list -a --json
 check "and the run has ended" jq -e '.[0].state == "exited" and .[0].exit_code == 3' "$scratch/out" >/dev/null
 
+# A signal while the snapshot is taken: nothing is started, nothing is left.
+head -c 400000000 /dev/zero | tr '\0' 'x' >large
+for i in 1 2 3 4 5 6 7; do cp large "large$i"; done
+"$MOAT" run -- touch started >"$scratch/out" 2>"$scratch/err" </dev/null &
+pid=$!
+timeout 20 sh -c 'until find "$0"/workspaces/*/store/archive -type f 2>/dev/null | grep -q .; do :; done' "$MOAT_HOME"
+kill -TERM "$pid"
+wait "$pid"
+status=$?
+check "a signal while the snapshot is taken: 143" test "$status" -eq 143
+check "nothing was started" test ! -e started
+check "no snapshot is left" test -z "$(find "$MOAT_HOME" -name '*.tar.lz4*' -o -name '.new-*' -o -name 'snap_*')"
+moat list -a --json
+check "no run is left but those that ran" jq -e '[.[] | select(.state != "exited")] == []' "$scratch/out" >/dev/null
+rm large*
+
 # Killed for good: the sandbox ends with moat, and the run is lost, not successful.
 "$MOAT" run --no-snapshot -- sh -c 'echo ready; exec sleep 1000' >"$scratch/out2" 2>/dev/null </dev/null &
 pid=$!
