@@ -4,6 +4,9 @@
 # nothing is left behind.  A sample of the points; $POINTS of them for each place of the stage (default 60).
 set -u
 . "${srcdir:-$(dirname "$0")}/lib.sh"
+# A leak check of a sanitizer cannot work under a tracer.
+ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0
+export ASAN_OPTIONS
 must_have strace -f -qq -o /dev/null true
 mkdir "$scratch/ws" && cd "$scratch/ws" || exit 1
 points=${POINTS:-60}
