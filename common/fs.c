@@ -234,6 +234,22 @@ fs_open_parent(int rootfd, const char *path, const char **ret_name, struct moat_
 	return fd;
 }
 
+DIR *
+fs_open_stream(int rootfd, const char *path, struct moat_error *err)
+{
+	int fd = fs_open_beneath(rootfd, path, O_RDONLY | O_DIRECTORY, 0, err);
+	DIR *stream;
+
+	if (fd < 0)
+		return NULL;
+	stream = fdopendir(fd);
+	if (stream != NULL)
+		return stream;
+	(void) moat_fail_errno(err, "read the directory `%s'", path);
+	cleanup_close(&fd);
+	return NULL;
+}
+
 /* -------------------------------------------------------------------------------- whole files */
 
 /* Reads until the end, or until there are more than `max` bytes. */

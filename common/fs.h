@@ -4,6 +4,7 @@
 #ifndef MOAT_COMMON_FS_H
 #define MOAT_COMMON_FS_H
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,6 +22,9 @@ int fs_open_beneath(int rootfd, const char *path, int flags, mode_t mode, struct
 /* The parent directory of `path`, opened that way (O_PATH is not set: it can be read and fsync'ed),
  * and the last component (points into path). */
 int fs_open_parent(int rootfd, const char *path, const char **ret_name, struct moat_error *err);
+/* Reads the directory `path' below rootfd, opened that way; the caller closes the stream.  NULL:
+ * *err. */
+DIR *fs_open_stream(int rootfd, const char *path, struct moat_error *err);
 /* Makes fs_open_beneath() use the walk, for tests. */
 void fs_force_walk(bool on);
 

@@ -109,8 +109,7 @@ run_json(const struct run *run)
 	    json_put_bool(json, "traced", run->traced) < 0 ||
 	    json_put_list(json, "snapshots", (const char *const *) run->snapshots) < 0 ||
 	    json_put_null(json, "pending_changes") < 0 ||
-	    json_put_text(json, "error", run->error) <
-		    0)
+	    json_put_text(json, "error", run->error) < 0)
 		return NULL;
 	return STEAL(json);
 }
@@ -232,17 +231,12 @@ newest_first(const void *a, const void *b)
 int
 run_list(const struct home *home, struct run_list *ret, struct moat_error *err)
 {
-	AUTO_CLOSE int fd = fs_open_beneath(home->runs_fd, "", O_RDONLY | O_DIRECTORY, 0, err);
+	AUTO_CLOSEDIR DIR *stream = fs_open_stream(home->runs_fd, "", err);
 	AUTO_RUN_LIST struct run_list list = {0};
-	AUTO_CLOSEDIR DIR *stream = NULL;
 	struct dirent *entry;
 
-	if (fd < 0)
-		return -1;
-	stream = fdopendir(fd);
 	if (stream == NULL)
-		return moat_fail_errno(err, "read the runs in `%s'", home->path);
-	(void) steal_fd(&fd);
+		return moat_wrap(err, "the runs in `%s'", home->path);
 	while ((entry = readdir(stream)) != NULL) {
 		struct moat_error local = MOAT_ERROR_INIT;
 		struct run *run = NULL, **more;

@@ -193,16 +193,11 @@ list_append(struct snap_list *list, struct snap *snap, struct moat_error *err)
 static int
 list_directory(int all_fd, const char *hash, struct snap_list *list, struct moat_error *err)
 {
-	AUTO_CLOSE int fd = fs_open_beneath(all_fd, "", O_RDONLY | O_DIRECTORY, 0, err);
-	AUTO_CLOSEDIR DIR *stream = NULL;
+	AUTO_CLOSEDIR DIR *stream = fs_open_stream(all_fd, "", err);
 	struct dirent *entry;
 
-	if (fd < 0)
-		return -1;
-	stream = fdopendir(fd);
 	if (stream == NULL)
-		return moat_fail_errno(err, "read the snapshots");
-	(void) steal_fd(&fd);
+		return moat_wrap(err, "the snapshots");
 	while ((entry = readdir(stream)) != NULL) {
 		struct moat_error local = MOAT_ERROR_INIT;
 		struct snap *snap = NULL;
@@ -239,18 +234,12 @@ snap_list(const struct workspace *workspace, struct snap_list *ret, struct moat_
 int
 snap_list_all(const struct home *home, struct snap_list *ret, struct moat_error *err)
 {
-	AUTO_CLOSE int fd =
-		fs_open_beneath(home->workspaces_fd, "", O_RDONLY | O_DIRECTORY, 0, err);
+	AUTO_CLOSEDIR DIR *stream = fs_open_stream(home->workspaces_fd, "", err);
 	AUTO_SNAP_LIST struct snap_list list = {0};
-	AUTO_CLOSEDIR DIR *stream = NULL;
 	struct dirent *entry;
 
-	if (fd < 0)
-		return -1;
-	stream = fdopendir(fd);
 	if (stream == NULL)
-		return moat_fail_errno(err, "read the workspaces in `%s'", home->path);
-	(void) steal_fd(&fd);
+		return moat_wrap(err, "the workspaces in `%s'", home->path);
 	while ((entry = readdir(stream)) != NULL) {
 		AUTO_CLOSE int state_fd = -1, all_fd = -1;
 
@@ -492,17 +481,11 @@ int
 snap_clear_leftovers(struct app *app, const struct workspace *workspace, struct moat_error *err)
 {
 	AUTO_CLOSE int all_fd = snapshots_directory(workspace, err);
-	AUTO_CLOSE int fd =
-		all_fd < 0 ? -1 : fs_open_beneath(all_fd, "", O_RDONLY | O_DIRECTORY, 0, err);
-	AUTO_CLOSEDIR DIR *stream = NULL;
+	AUTO_CLOSEDIR DIR *stream = all_fd < 0 ? NULL : fs_open_stream(all_fd, "", err);
 	struct dirent *entry;
 
-	if (fd < 0)
-		return -1;
-	stream = fdopendir(fd);
 	if (stream == NULL)
-		return moat_fail_errno(err, "read the snapshots");
-	(void) steal_fd(&fd);
+		return moat_wrap(err, "the snapshots");
 	while ((entry = readdir(stream)) != NULL) {
 		struct moat_error local = MOAT_ERROR_INIT;
 		int result = 0;

@@ -380,19 +380,11 @@ static int
 find_orphans(const struct home *home, struct orphans *orphans, struct moat_error *err)
 {
 	AUTO_CLOSE int gate = fs_lock(home->txn_fd, ".lock", true, true, err);
-	AUTO_CLOSE int fd = -1;
-	AUTO_CLOSEDIR DIR *stream = NULL;
+	AUTO_CLOSEDIR DIR *stream = gate < 0 ? NULL : fs_open_stream(home->txn_fd, "", err);
 	struct dirent *entry;
 
-	if (gate < 0)
-		return -1;
-	fd = fs_open_beneath(home->txn_fd, "", O_RDONLY | O_DIRECTORY, 0, err);
-	if (fd < 0)
-		return -1;
-	stream = fdopendir(fd);
 	if (stream == NULL)
-		return moat_fail_errno(err, "read `%s/txn'", home->path);
-	(void) steal_fd(&fd);
+		return -1;
 	while ((entry = readdir(stream)) != NULL) {
 		struct moat_error local = MOAT_ERROR_INIT;
 		struct journal journal, *more;

@@ -293,22 +293,17 @@ holds_uncaptured(const struct draft *draft, const struct moat_entry *directory, 
 		 struct moat_error *err)
 {
 	struct moat_error local = MOAT_ERROR_INIT;
-	AUTO_CLOSE int fd = fs_open_beneath(draft->txn->workspace->fd, directory->path,
-					    O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, &local);
-	AUTO_CLOSEDIR DIR *stream = NULL;
+	AUTO_CLOSEDIR DIR *stream =
+		fs_open_stream(draft->txn->workspace->fd, directory->path, &local);
 	struct dirent *entry;
 
 	*ret_name = NULL;
-	if (fd < 0 && (local.code == MOAT_NOT_FOUND || local.code == MOAT_PERMISSION)) {
+	if (stream == NULL && (local.code == MOAT_NOT_FOUND || local.code == MOAT_PERMISSION)) {
 		*ret_name = local.code == MOAT_NOT_FOUND ? NULL : strdup("(unreadable)");
 		return 0;
 	}
-	if (fd < 0)
-		return moat_error_set(err, local.code, local.sys_errno, "%s", local.message);
-	stream = fdopendir(fd);
 	if (stream == NULL)
-		return moat_fail_errno(err, "read the directory `%s'", directory->path);
-	(void) steal_fd(&fd);
+		return moat_error_set(err, local.code, local.sys_errno, "%s", local.message);
 	while ((entry = readdir(stream)) != NULL) {
 		AUTO_BUF struct buf path = {0};
 

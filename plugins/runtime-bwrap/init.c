@@ -190,7 +190,7 @@ join(char *file, size_t size, const char *directory, size_t directory_size, cons
 	return true;
 }
 
-/* Searches PATH as execvp(3) does, in the command's environment rather than in init's. */
+/* Searches PATH as a shell does, in the command's environment rather than in init's. */
 static void
 exec_command(const struct command *command, int32_t *stage)
 {
@@ -213,8 +213,9 @@ exec_command(const struct command *command, int32_t *stage)
 		end = strchrnul(path, ':');
 		if (join(file, sizeof file, path, (size_t) (end - path), name)) {
 			exec_file(file, command, stage);
+			/* A directory that must not be searched has nothing to offer. */
 			if (errno == EACCES)
-				denied = true;
+				denied = denied || access(file, F_OK) == 0;
 			else if (*stage == STAGE_INTERPRETER ||
 				 (errno != ENOENT && errno != ENOTDIR))
 				return;
