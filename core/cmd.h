@@ -21,6 +21,7 @@ command_fn cmd_snapshot_diff;
 command_fn cmd_snapshot_list;
 command_fn cmd_snapshot_restore;
 command_fn cmd_snapshot_show;
+command_fn cmd_snapshot_verify;
 command_fn cmd_status;
 command_fn cmd_trace;
 command_fn cmd_version;

@@ -373,6 +373,112 @@ cmd_rollback(struct app *app, const struct args *args, struct moat_error *err)
 /* ------------------------------------------------------------------------------- delete, recover
  */
 
+/* What a verification finds, for people or into an array. */
+struct findings {
+	const struct snap *snap;
+	json_t *array;
+	uint64_t count;
+	bool failed;
+};
+
+static void
+note_damage(void *context, const char *path, const char *why)
+{
+	struct findings *findings = context;
+	AUTO_JSON json_t *item = NULL;
+
+	findings->count++;
+	if (findings->array == NULL) {
+		out("%s ", findings->snap->id);
+		out_escaped(path);
+		out(": ");
+		out_escaped(why);
+		out("\n");
+		return;
+	}
+	item = json_object();
+	if (item == NULL || json_put_text(item, "path", path) < 0 ||
+	    json_put_text(item, "reason", why) < 0 || json_array_append(findings->array, item) < 0)
+		findings->failed = true;
+}
+
+/* A snapshot that cannot even be looked at is damaged as a whole: path "". */
+static int
+verify_one(struct app *app, const struct snap *snap, json_t *results, uint64_t *damaged,
+	   struct moat_error *err)
+{
+	AUTO_JSON json_t *result = json_object();
+	struct findings findings = {.snap = snap, .array = app->json ? json_array() : NULL};
+	struct moat_error why = MOAT_ERROR_INIT;
+
+	if (snap_verify(app, snap, note_damage, &findings, &why) < 0) {
+		if (why.code != MOAT_CORRUPT && why.code != MOAT_NOT_FOUND) {
+			json_decref(findings.array);
+			return moat_error_set(err, why.code, why.sys_errno, "%s", why.message);
+		}
+		note_damage(&findings, "", why.message);
+	}
+	*damaged += findings.count > 0;
+	if (!app->json) {
+		if (findings.count == 0)
+			log_notice("%s is whole", snap->id);
+		return 0;
+	}
+	if (result == NULL || findings.failed || json_put_text(result, "id", snap->id) < 0 ||
+	    json_put_bool(result, "ok", findings.count == 0) < 0 ||
+	    json_put_new(result, "damaged", findings.array) < 0 ||
+	    json_array_append(results, result) < 0)
+		return moat_fail_memory(err);
+	return 0;
+}
+
+/* Those named, else all of the workspace here. */
+static int
+chosen_snapshots(struct app *app, const struct args *args, struct snap_list *ret,
+		 struct moat_error *err)
+{
+	AUTO_WORKSPACE struct workspace *workspace = NULL;
+
+	if (args_size(args) == 0) {
+		if (workspace_open(app->home, NULL, &workspace, err) < 0)
+			return -1;
+		return snap_list(workspace, ret, err);
+	}
+	ret->items = calloc((size_t) args_size(args), sizeof(*ret->items));
+	if (ret->items == NULL)
+		return moat_fail_memory(err);
+	for (int i = 0; i < args_size(args); i++) {
+		if (snap_find(app->home, args_at(args, i), &ret->items[i], err) < 0)
+			return -1;
+		ret->count++;
+	}
+	return 0;
+}
+
+int
+cmd_snapshot_verify(struct app *app, const struct args *args, struct moat_error *err)
+{
+	AUTO_SNAP_LIST struct snap_list list = {0};
+	AUTO_JSON json_t *results = json_array();
+	uint64_t damaged = 0;
+
+	if (results == NULL)
+		return moat_fail_memory(err);
+	if (app_home(app, err) < 0 || chosen_snapshots(app, args, &list, err) < 0)
+		return -1;
+	for (size_t i = 0; i < list.count; i++)
+		if (verify_one(app, list.items[i], results, &damaged, err) < 0)
+			return -1;
+	if (app->json && json_print(results, false, err) < 0)
+		return -1;
+	if (damaged > 0)
+		return moat_fail(err, MOAT_CORRUPT,
+				 "%" PRIu64 " of %zu snapshots are damaged; take a new one of what "
+				 "matters, and delete them",
+				 damaged, list.count);
+	return 0;
+}
+
 int
 cmd_snapshot_delete(struct app *app, const struct args *args, struct moat_error *err)
 {

@@ -160,6 +160,13 @@ const struct command commands[] = {
 		.description = "What other snapshots need is kept.",
 		.min_arguments = 1, .max_arguments = -1, .run = cmd_snapshot_delete,
 	}, {
+		.name = "verify", .parent = "snapshot", .synopsis = "[OPTION]... [SNAP...]",
+		.summary = "read snapshots back and compare them with what was taken",
+		.description =
+			"Those given, or all of the workspace in the current directory. Lists the files that are "
+			"lost or damaged; the status is then 1.",
+		.max_arguments = -1, .run = cmd_snapshot_verify,
+	}, {
 		.name = "rollback", .synopsis = "[OPTION]... RUN [SNAP]",
 		.summary = "put a run's workspace back to what it was before",
 		.description =

@@ -70,6 +70,12 @@ snap_clear_leftovers(struct app *app, const struct workspace *workspace, struct 
 int snap_materialise(struct app *app, const struct snap *snap, struct moat_extract *extract,
 		     struct moat_error *err);
 
+/* Reads all content back and compares it with the manifest; damaged() is told of each file that is
+ * lost.  -1: it could not be looked at. */
+int snap_verify(struct app *app, const struct snap *snap,
+		void (*damaged)(void *context, const char *path, const char *why), void *context,
+		struct moat_error *err);
+
 /* What is in the live tree now, seen through the snapshot's filter, with the content of changed
  * files hashed where a comparison needs it. */
 int snap_live(const struct workspace *workspace, const struct manifest *snapshot,

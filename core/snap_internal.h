@@ -9,6 +9,10 @@
 int snap_open_backend(struct app *app, const struct workspace *workspace,
 		      const struct plugin *plugin, const struct config *config, int *ret_store_fd,
 		      struct backend **ret, struct moat_error *err);
+/* The backend that a snapshot was taken with, whatever would be chosen today. */
+int
+snap_open_own_backend(struct app *app, const struct workspace *workspace, const struct snap *snap,
+		      int *ret_store_fd, struct backend **ret, struct moat_error *err);
 /* Writes snapshots/ID, complete or not at all. */
 int snap_record(const struct workspace *workspace, const struct snap *snap,
 		const struct buf *manifest, struct moat_error *err);

@@ -337,10 +337,9 @@ snap_open_backend(struct app *app, const struct workspace *workspace, const stru
 	return 0;
 }
 
-/* The backend that a snapshot was taken with, whatever would be chosen today. */
-static int
-open_own_backend(struct app *app, const struct workspace *workspace, const struct snap *snap,
-		 int *ret_store_fd, struct backend **ret, struct moat_error *err)
+int
+snap_open_own_backend(struct app *app, const struct workspace *workspace, const struct snap *snap,
+		      int *ret_store_fd, struct backend **ret, struct moat_error *err)
 {
 	const struct plugin *plugin;
 
@@ -365,7 +364,7 @@ snap_materialise(struct app *app, const struct snap *snap, struct moat_extract *
 	AUTO_BACKEND struct backend *backend = NULL;
 
 	if (workspace_open_known(app->home, snap->workspace_hash, &workspace, err) < 0 ||
-	    open_own_backend(app, workspace, snap, &store_fd, &backend, err) < 0)
+	    snap_open_own_backend(app, workspace, snap, &store_fd, &backend, err) < 0)
 		return -1;
 	extract->ref = snap->ref;
 	if (snapshot_materialise(backend, extract, err) < 0)
@@ -447,7 +446,7 @@ finish_removal(struct app *app, const struct workspace *workspace, int all_fd, c
 
 	if (fd < 0 || json_read(fd, "snapshot.json", "record of a snapshot", &json, err) < 0 ||
 	    snap_parse(json, name + strlen(GONE_PREFIX), workspace->hash, &snap, err) < 0 ||
-	    open_own_backend(app, workspace, snap, &store_fd, &backend, err) < 0 ||
+	    snap_open_own_backend(app, workspace, snap, &store_fd, &backend, err) < 0 ||
 	    snap_remove_content(app, workspace, backend, snap->ref, err) < 0)
 		return -1;
 	return fs_remove_tree(all_fd, name, err);

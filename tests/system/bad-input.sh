@@ -121,6 +121,7 @@ expect 0 "another snapshot" snapshot create
 last=$(cat "$scratch/out")
 store=$(dirname "$(find "$MOAT_HOME" -name "$last.tar.lz4")")
 echo again >>file
+expect 0 "verify a sound store" snapshot verify
 damaged() { # WHAT WORDS: the store as it is must make a restore fail with nothing changed
 	picture . >"$scratch/p1"
 	moat snapshot restore --no-safety "$last"
@@ -129,6 +130,8 @@ damaged() { # WHAT WORDS: the store as it is must make a restore fail with nothi
 	check "$1: says so" said "$2"
 	check "$1: one line" test "$(grep -c . "$scratch/err")" -eq 1
 	check "$1: the workspace is as it was" cmp -s "$scratch/p1" "$scratch/p2"
+	expect 1 "$1: verify finds it" snapshot verify --json "$last"
+	check "$1: verify says so" jq -e '.[0].ok == false and (.[0].damaged | length > 0)' "$scratch/out" >/dev/null
 }
 cp "$store/$last.tar.lz4" "$scratch/saved"
 size=$(stat -c %s "$scratch/saved")
