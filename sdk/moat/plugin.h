@@ -285,8 +285,8 @@ enum moat_status {
 struct moat_entry {
 	const char *path;        /* relative; "" is the root; parents come before their children */
 	const char *link_target; /* symbolic links: the text, byte for byte; else NULL */
-	const void *xattrs; /* extended attributes: { name NUL, u32 size (host order), bytes }*; or
-			       NULL */
+	/* Extended attributes: { name NUL, u32 size (host order), bytes }*; NULL: none. */
+	const void *xattrs;
 	uint32_t xattrs_size;
 	uint8_t type;   /* enum moat_type */
 	uint8_t status; /* enum moat_status; for capture */
@@ -338,11 +338,11 @@ struct moat_store {
 /* capture: the core's side of the call.  [any thread] all functions. */
 struct moat_capture {
 	size_t struct_size;
-	const char *snapshot; /* id of the snapshot in the making: snap_ and 12 hex digits; unique
-				 in the store */
-	const char
-		*previous; /* ref of the snapshot that `MOAT_SAME` refers to; NULL: there is none */
-	int source_fd;     /* the workspace's root directory */
+	/* Id of the snapshot in the making: snap_ and 12 hex digits; unique in the store. */
+	const char *snapshot;
+	/* Ref of the snapshot that MOAT_SAME refers to; NULL: there is none. */
+	const char *previous;
+	int source_fd; /* the workspace's root directory */
 	const struct moat_entries *entries;
 	void *context;
 
@@ -367,8 +367,8 @@ struct moat_capture {
 struct moat_extract {
 	size_t struct_size;
 	const char *ref;
-	const struct moat_entries
-		*entries; /* files without leader, each MOAT_HAS_LOCATOR unless empty */
+	/* Files without leader, each MOAT_HAS_LOCATOR unless empty. */
+	const struct moat_entries *entries;
 	void *context;
 
 	/* Where entries->items[index] is to be made: a new file `*ret_name` in the directory
@@ -522,8 +522,8 @@ struct moat_mount {
 	const char *target; /* absolute path inside */
 	uint32_t read_only;
 	uint32_t reserved;
-	const struct moat_view
-		*view; /* a workspace through a sandbox: replaces source.  NULL: source */
+	/* A workspace through a sandbox, in place of source.  NULL: source itself. */
+	const struct moat_view *view;
 };
 
 struct moat_label {
@@ -532,25 +532,22 @@ struct moat_label {
 
 struct moat_run_spec {
 	size_t struct_size;
-	const char *id; /* run_ and 12 hex digits: also the container's name */
-	const char *name;
+	const char *id;   /* run_ and 12 hex digits: also the container's name */
+	const char *name; /* for people */
 	const char *const *argv; /* NULL-terminated, at least one */
 	const char *const *env;  /* NULL-terminated KEY=VALUE: the whole environment */
 	const char *workdir;     /* absolute, inside */
-	const struct moat_mount *const
-		*mounts; /* NULL-terminated; workspaces first, then the user's, in order */
-	const char *const
-		*hide; /* NULL-terminated absolute host paths that must not be readable inside,
-			* whatever lies above them; a mount of `mounts` shows through */
-	const struct moat_label *const
-		*labels;   /* NULL-terminated; list() finds runs by them; NULL: none */
+	/* NULL-terminated; workspaces first, then the user's, in order. */
+	const struct moat_mount *const *mounts;
+	/* NULL-terminated absolute host paths that must not be readable inside, whatever lies above
+	 * them; a mount of `mounts` shows through. */
+	const char *const *hide;
+	/* NULL-terminated; list() finds runs by them.  NULL: none. */
+	const struct moat_label *const *labels;
 	const char *image; /* NULL: the runtime's default; one without images refuses any other */
-	const char *host_user; /* ignored by runtimes that share the host's users; NULL: uid:gid
-				  below */
-	uint32_t uid, gid;
+	uint32_t uid, gid; /* that the command runs as, and that its files belong to */
 	uint32_t terminal; /* nonzero: the command gets a terminal of `rows` x `columns` */
-	uint32_t
-		stdin_open; /* nonzero: the command gets stdin; else it reads end of file at once */
+	uint32_t stdin_open; /* zero: its standard input is at its end, on a terminal, too */
 	uint16_t rows, columns;
 	uint32_t network;    /* MOAT_NETWORK_* */
 	uint64_t memory;     /* bytes; 0: no limit.  A limit that cannot be enforced is refused */
@@ -694,17 +691,17 @@ struct moat_runtime_ops {
 enum moat_event_kind {
 	MOAT_EVENT_EXEC = 1,
 	MOAT_EVENT_EXIT = 2,
-	MOAT_EVENT_LOSS = 3, /* `lost` events, or an unknown number, were not delivered in the time
-				span given */
-	MOAT_EVENT_FORK = 4 /* a process (not a thread) was made; the core keeps the tree, it is not
-			       recorded */
+	/* `lost` events, or an unknown number, were not delivered in the time span given. */
+	MOAT_EVENT_LOSS = 3,
+	/* A process (not a thread) was made; optional, and not recorded. */
+	MOAT_EVENT_FORK = 4
 };
 
 struct moat_event {
 	size_t struct_size;
 	uint32_t kind;
-	uint32_t argv_complete; /* EXEC: nonzero when argv is all there was; zero: truncated or not
-				   readable */
+	/* EXEC: nonzero when argv is all there was; zero: truncated or not readable. */
+	uint32_t argv_complete;
 	int64_t time_ns;   /* by the kernel's clock, not when it was read; LOSS: end of the span */
 	int64_t pid, ppid; /* host numbers, of the process (not the thread) */
 	int64_t inner_pid; /* in the run's pid namespace; 0: not known */
@@ -748,8 +745,7 @@ struct moat_tracer_ops {
 	size_t struct_size;
 	uint64_t capabilities; /* MOAT_TRACER_* */
 
-	/* [required] Tries it: a bid above 0 means that events arrive here, with these privileges.
-	 */
+	/* [required] Tries it: a bid above 0 means that events arrive, with these privileges. */
 	int (*probe)(const struct moat_host *host, const struct moat_target *target,
 		     struct moat_bid *bid, struct moat_error *err);
 	/* [required] */
@@ -769,8 +765,7 @@ struct moat_tracer_ops {
 	int (*stats)(void *self, struct moat_trace_stats *ret, struct moat_error *err);
 };
 
-/* Begins a table in C: static const struct moat_tracer_ops ops = { MOAT_OPS(tracer), .probe = ...
- * }; */
+/* Begins a table in C: static const struct moat_tracer_ops ops = {MOAT_OPS(tracer), ...}; */
 #define MOAT_OPS(kind) .struct_size = sizeof(struct moat_##kind##_ops)
 
 #ifdef __cplusplus
