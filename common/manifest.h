@@ -69,8 +69,8 @@ int manifest_add_skip(struct manifest *manifest, const char *path, int reason, c
 		      struct moat_error *err);
 int manifest_add_rule(struct manifest *manifest, const char *directory, int source,
 		      const char *text, size_t size, struct moat_error *err);
-/* Sorts; resolves leaders: files, and links, with the same dev and ino and nlink > 1 get the first of them as
- * leader.  Two entries of one path: MOAT_CORRUPT. */
+/* Sorts; resolves leaders: files, and links, with the same dev and ino and nlink > 1 get the first
+ * of them as leader.  Two entries of one path: MOAT_CORRUPT. */
 int manifest_seal(struct manifest *manifest, struct moat_error *err);
 
 /* After manifest_seal().  Index, or -1. */

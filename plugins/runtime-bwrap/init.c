@@ -230,8 +230,8 @@ exec_command(const struct command *command, int32_t *stage)
 static void
 default_signals(void)
 {
-	/* SIG_DFL, no flags, empty mask, as the kernel has it: the C library keeps signals 32 and 33 to
-	 * itself, and a caller may have had them ignored. */
+	/* SIG_DFL, no flags, empty mask, as the kernel has it: the C library keeps signals 32 and
+	 * 33 to itself, and a caller may have had them ignored. */
 	static const unsigned char standard[64];
 	sigset_t none;
 

@@ -180,7 +180,8 @@ prepare(struct pack_reader *reader, uint64_t number, struct moat_error *err)
 	    LZ4F_isError(LZ4F_createDecompressionContext(&reader->decoder, LZ4F_VERSION)))
 		return moat_fail_memory(err);
 	/* Without it the frames could still be found; but a pack that lost its end, or was tampered
-	 * with, is not to be trusted in the middle.  `lz4 -dc PACK | tar -x` still gets at the rest. */
+	 * with, is not to be trusted in the middle.  `lz4 -dc PACK | tar -x` still gets at the
+	 * rest. */
 	if (read_index(reader, err) < 0)
 		return moat_wrap(err, "`%s/%s'", reader->archive->path, name);
 	reader->current = reader->count;

@@ -28,13 +28,14 @@
 			fail_msg("%s: succeeded", #call);                                          \
 		if ((err)->code != (expected_code))                                                \
 			fail_msg("%s: code %d, not %d: %s", #call, (err)->code, (expected_code),   \
-			         (err)->message);                                                  \
+				 (err)->message);                                                  \
 		if (strstr((err)->message, (text)) == NULL)                                        \
 			fail_msg("%s: `%s' lacks `%s'", #call, (err)->message, (text));            \
 		moat_error_clear(err);                                                             \
 	} while (0)
 
-/* Percentage of the usual number of random cases: $MOAT_TEST_SCALE, 100 without it; at least 1 case. */
+/* Percentage of the usual number of random cases: $MOAT_TEST_SCALE, 100 without it; at least 1
+ * case. */
 static inline long
 test_scaled(long cases)
 {
