@@ -27,12 +27,12 @@ int table_print(struct table *table, bool color, struct moat_error *err); /* and
 
 /* printf to stdout; the result is checked by stdout_check() at the end of a command. */
 void out(const char *format, ...) MOAT_PRINTF(1, 2);
-void out_escaped(const char *text);                           /* a name of a stranger's */
+void out_escaped(const char *text); /* a name of a stranger's */
 /* Bytes of a stranger's: as they are, and escaped. */
 void out_bytes(const char *data, size_t size);
 void out_escaped_bytes(const char *data, size_t size);
 void out_color(bool use, enum color color, const char *text); /* escaped, too */
-void table_free(struct table *table); /* one that is not printed */
+void table_free(struct table *table);                         /* one that is not printed */
 /* Flushes; a failed write is MOAT_FAILED (EPIPE included). */
 int stdout_check(struct moat_error *err);
 
