@@ -296,7 +296,15 @@ workspace_open_known(const struct home *home, const char *hash, struct workspace
 	workspace = workspace_new(path);
 	if (workspace == NULL)
 		return moat_fail_memory(err);
-	snprintf(workspace->hash, sizeof workspace->hash, "%s", hash);
+	/* A record that was tampered with must not send a restore to another directory. */
+	if (strcmp(workspace->hash, hash) != 0)
+		return moat_fail(
+			err, MOAT_CORRUPT,
+			"`%s/workspaces/%s/workspace.json' is damaged: it is not the record of "
+			"`%s'",
+			home->path, hash, path);
+	if (check_place(home, path, err) < 0)
+		return -1;
 	workspace->state_fd = steal_fd(&state_fd);
 	/* A workspace that is gone still has snapshots to list. */
 	if (open_root(workspace, &ignored) < 0)

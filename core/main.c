@@ -45,6 +45,7 @@ set_process_state(struct app *app)
 	struct sigaction ignore = {.sa_handler = SIG_IGN};
 
 	(void) sigaction(SIGPIPE, &ignore, NULL);
+	(void) sigaction(SIGXFSZ, &ignore, NULL);
 	app->umask = umask(077);
 }
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/fs.h"
+#include "core/interrupt.h"
 #include "core/log.h"
 #include "core/terminal.h"
 #include "core/txn.h"
@@ -166,8 +167,7 @@ take_safety(struct app *app, const struct workspace *workspace, const struct sna
 	return 0;
 }
 
-/* Directories of the user's own that cannot be read as they are, opened for the time of a restore.
- */
+/* Objects of the user's own that cannot be read as they are, opened for the time of a restore. */
 struct opened {
 	char *path;
 	mode_t mode;
@@ -177,7 +177,8 @@ struct openings {
 	int root_fd;
 	struct opened *items;
 	size_t count;
-	bool settled; /* the transaction has given them their modes */
+	const struct manifest
+		*settled; /* the transaction has given modes to all that is in it; or NULL */
 };
 
 /* The last opened first: it may lie in another. */
@@ -186,12 +187,14 @@ openings_close(struct openings *openings)
 {
 	for (size_t i = openings->count; i-- > 0;) {
 		struct opened *item = &openings->items[i];
+		bool done = openings->settled != NULL &&
+			    manifest_find(openings->settled, item->path) >= 0;
 		const char *name;
-		AUTO_CLOSE int dirfd = openings->settled ? -1
-							 : fs_open_parent(openings->root_fd,
-									  item->path, &name, NULL);
+		AUTO_CLOSE int dirfd =
+			done ? -1 : fs_open_parent(openings->root_fd, item->path, &name, NULL);
 
-		if (dirfd >= 0 && fchmodat(dirfd, name, item->mode, AT_SYMLINK_NOFOLLOW) < 0)
+		if (dirfd >= 0 && fchmodat(dirfd, name, item->mode, AT_SYMLINK_NOFOLLOW) < 0 &&
+		    errno != ENOENT)
 			log_warning("%s has lost its mode %o: %s", item->path, item->mode,
 				    strerror(errno));
 		free(item->path);
@@ -199,19 +202,20 @@ openings_close(struct openings *openings)
 	free(openings->items);
 }
 
+/* 1: opened; 0: it needs or allows no opening. */
 static int
-open_directory(struct openings *openings, const char *path, bool *ret_opened,
-	       struct moat_error *err)
+open_object(struct openings *openings, const char *path, struct moat_error *err)
 {
 	const char *name;
-	AUTO_CLOSE int dirfd = fs_open_parent(openings->root_fd, path, &name, err);
+	AUTO_CLOSE int dirfd = fs_open_parent(openings->root_fd, path, &name, NULL);
 	struct opened *more;
 	struct stat st;
+	mode_t needed;
 
-	if (dirfd < 0)
-		return -1;
-	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode) ||
-	    st.st_uid != geteuid() || (st.st_mode & 0700) == 0700)
+	if (dirfd < 0 || fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	needed = S_ISDIR(st.st_mode) ? 0700 : S_ISREG(st.st_mode) ? 0400 : 0;
+	if (st.st_uid != geteuid() || (st.st_mode & needed) == needed)
 		return 0;
 	more = reallocarray(openings->items, openings->count + 1, sizeof *more);
 	if (more == NULL)
@@ -222,30 +226,76 @@ open_directory(struct openings *openings, const char *path, bool *ret_opened,
 	if (more[openings->count].path == NULL)
 		return moat_fail_memory(err);
 	openings->count++;
-	if (fchmodat(dirfd, name, (st.st_mode & 07777) | 0700, AT_SYMLINK_NOFOLLOW) < 0)
-		return moat_fail_errno(err, "make the directory `%s' readable", path);
-	*ret_opened = true;
-	return 0;
+	if (fchmodat(dirfd, name, (st.st_mode & 07777) | needed, AT_SYMLINK_NOFOLLOW) < 0)
+		return moat_fail_errno(err, "make `%s' readable", path);
+	return 1;
 }
 
-/* The live tree, looked into everywhere that the user can open; the manifest has the modes from
- * before. */
+/* What the walk could not read, or the directory that hides it, unless the snapshot could not read
+ * it either. */
+static int
+open_skipped(struct openings *openings, const struct manifest *desired,
+	     const struct manifest_skip *skip, struct moat_error *err)
+{
+	AUTO_FREE char *parent = strdup(skip->path);
+	char *slash;
+	int result;
+
+	if (skip->reason != SKIP_UNREADABLE || manifest_find_skip(desired, skip->path) != NULL)
+		return 0;
+	if (parent == NULL)
+		return moat_fail_memory(err);
+	result = open_object(openings, skip->path, err);
+	slash = strrchr(parent, '/');
+	if (result != 0 || slash == NULL)
+		return result;
+	*slash = '\0';
+	return open_object(openings, parent, err);
+}
+
+/* Returns how many objects were opened. */
+static int
+open_all(struct openings *openings, const struct manifest *desired, const struct manifest *live,
+	 struct moat_error *err)
+{
+	int opened = 0, result;
+
+	for (size_t i = 0; i < live->skip_count; i++) {
+		result = open_skipped(openings, desired, &live->skips[i], err);
+		if (result < 0)
+			return -1;
+		opened += result;
+	}
+	for (size_t i = 0; i < live->count; i++) {
+		const struct moat_entry *entry = live->entries[i];
+
+		if (entry->type != MOAT_FILE || entry->status == MOAT_SAME ||
+		    (entry->mode & 0400) != 0)
+			continue;
+		result = open_object(openings, entry->path, err);
+		if (result < 0)
+			return -1;
+		opened += result;
+	}
+	return opened;
+}
+
+/* The live tree, looked into everywhere that the user can open, but for what the snapshot could not
+ * look into either; the manifest has the modes from before. */
 static int
 look_everywhere(const struct workspace *workspace, const struct manifest *desired,
 		struct openings *openings, struct manifest **ret, struct moat_error *err)
 {
 	for (;;) {
 		AUTO_MANIFEST struct manifest *live = NULL;
-		bool opened = false;
+		int opened;
 
 		if (snap_live(workspace, desired, &live, err) < 0)
 			return -1;
-		for (size_t i = 0; i < live->skip_count; i++)
-			if (live->skips[i].reason == SKIP_UNREADABLE &&
-			    manifest_find_skip(desired, live->skips[i].path) == NULL &&
-			    open_directory(openings, live->skips[i].path, &opened, err) < 0)
-				return -1;
-		if (opened)
+		opened = geteuid() == 0 ? 0 : open_all(openings, desired, live, err);
+		if (opened < 0)
+			return -1;
+		if (opened > 0)
 			continue;
 		for (size_t i = 0; i < openings->count; i++) {
 			int64_t index = manifest_find(live, openings->items[i].path);
@@ -257,6 +307,40 @@ look_everywhere(const struct workspace *workspace, const struct manifest *desire
 		*ret = STEAL(live);
 		return 0;
 	}
+}
+
+/* A dry run opens nothing, and so may not know all. */
+static void
+tell_unseen(const struct manifest *desired, const struct manifest *live)
+{
+	for (size_t i = 0; i < live->skip_count; i++)
+		if (live->skips[i].reason == SKIP_UNREADABLE &&
+		    manifest_find_skip(desired, live->skips[i].path) == NULL)
+			log_warning("%s cannot be read: what would happen below it is not known",
+				    live->skips[i].path);
+}
+
+/* What a safety snapshot cannot hold must not be thrown away: content that the user cannot read. */
+static int
+check_readable(void *context, const struct diff_item *item, struct moat_error *err)
+{
+	const struct workspace *workspace = context;
+	struct moat_error why = MOAT_ERROR_INIT;
+	AUTO_CLOSE int fd = -1;
+
+	if (item->from == NULL || item->from->type != MOAT_FILE ||
+	    (item->change != DIFF_DELETED && item->change != DIFF_MODIFIED &&
+	     item->change != DIFF_TYPE))
+		return 0;
+	fd = fs_open_beneath(workspace->fd, item->path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW, 0,
+			     &why);
+	if (fd >= 0 || why.code != MOAT_PERMISSION)
+		return 0;
+	return moat_fail(
+		err, MOAT_CONFLICT,
+		"`%s' is to be replaced or removed, and cannot be read, so no safety "
+		"snapshot can hold it; nothing was changed: make it readable, or move it away",
+		item->path);
 }
 
 static int
@@ -289,14 +373,18 @@ restore_in_place(struct app *app, const struct snap *snap, const struct restore_
 			: snap_live(workspace, desired, &live, err)) < 0 ||
 	    txn_plan(app->home, workspace, live, desired, options->paths, &source, &txn, err) < 0)
 		return -1;
-	if (options->dry_run)
+	if (options->dry_run) {
+		tell_unseen(desired, live);
 		return print_plan(app, txn, err);
+	}
+	if (!options->no_safety && txn_visit(txn, check_readable, workspace, err) < 0)
+		return -1;
 	if (!txn_is_empty(txn) && !options->no_safety &&
 	    take_safety(app, workspace, snap, desired, &safety, err) < 0)
 		return -1;
 	if (txn_commit(txn, err) < 0)
 		return moat_wrap(err, "restore %s", snap->id);
-	openings.settled = true;
+	openings.settled = desired;
 	return print_result(app, snap, workspace->path, safety, txn_counts(txn), err);
 }
 
@@ -329,13 +417,18 @@ static int
 restore_into(struct app *app, const struct snap *snap, const struct restore_options *options,
 	     struct moat_error *err)
 {
-	AUTO_WORKSPACE struct workspace *target = NULL;
+	AUTO_WORKSPACE struct workspace *target = NULL, *workspace = NULL;
+	AUTO_CLOSE int lock = -1;
 	AUTO_MANIFEST struct manifest *desired = NULL, *live = NULL;
 	AUTO_TXN struct txn *txn = NULL;
 	struct content content = {app, snap};
 	struct txn_source source = {bring_content, &content};
 
-	if (workspace_open_at(options->to, &target, err) < 0 ||
+	/* The store must stay as it is meanwhile. */
+	if (workspace_open_known(app->home, snap->workspace_hash, &workspace, err) < 0)
+		return -1;
+	lock = workspace_lock(workspace, err);
+	if (lock < 0 || workspace_open_at(options->to, &target, err) < 0 ||
 	    snap_manifest(app->home, snap, &desired, err) < 0 ||
 	    snap_live(target, desired, &live, err) < 0 ||
 	    txn_plan(app->home, target, live, desired, options->paths, &source, &txn, err) < 0)
@@ -352,10 +445,17 @@ restore_snapshot(struct app *app, const struct snap *snap, const struct restore_
 		 struct moat_error *err)
 {
 	bool made = false;
+	sigset_t saved;
 	int result;
 
-	if (options->to == NULL)
-		return restore_in_place(app, snap, options, err);
+	if (options->to == NULL) {
+		/* To the end, with what it has to say: half a restore is none, and a finished one
+		 * has an undo. */
+		interrupt_hold(&saved);
+		result = restore_in_place(app, snap, options, err);
+		interrupt_release(&saved);
+		return result;
+	}
 	if (prepare_target(options->to, &made, err) < 0)
 		return -1;
 	result = restore_into(app, snap, options, err);

@@ -190,8 +190,10 @@ list_append(struct snap_list *list, struct snap *snap, struct moat_error *err)
 	return 0;
 }
 
+/* strict: a record that cannot be read is a failure, since what it needs cannot be known. */
 static int
-list_directory(int all_fd, const char *hash, struct snap_list *list, struct moat_error *err)
+list_directory(int all_fd, const char *hash, bool strict, struct snap_list *list,
+	       struct moat_error *err)
 {
 	AUTO_CLOSEDIR DIR *stream = fs_open_stream(all_fd, "", err);
 	struct dirent *entry;
@@ -205,8 +207,14 @@ list_directory(int all_fd, const char *hash, struct snap_list *list, struct moat
 		if (strncmp(entry->d_name, "snap_", 5) != 0 || strlen(entry->d_name) > 30)
 			continue;
 		if (read_record(all_fd, entry->d_name, hash, &snap, &local) < 0) {
+			bool there =
+				faccessat(all_fd, entry->d_name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+
+			if (there && strict)
+				return moat_error_set(err, local.code, local.sys_errno, "%s",
+						      local.message);
 			/* Deleted by somebody else just now is no damage. */
-			if (local.code != MOAT_NOT_FOUND)
+			if (there)
 				log_warning("%s", local.message);
 			continue;
 		}
@@ -216,19 +224,26 @@ list_directory(int all_fd, const char *hash, struct snap_list *list, struct moat
 	return 0;
 }
 
-int
-snap_list(const struct workspace *workspace, struct snap_list *ret, struct moat_error *err)
+static int
+list_workspace(const struct workspace *workspace, bool strict, struct snap_list *ret,
+	       struct moat_error *err)
 {
 	AUTO_CLOSE int all_fd = snapshots_directory(workspace, err);
 	AUTO_SNAP_LIST struct snap_list list = {0};
 
-	if (all_fd < 0 || list_directory(all_fd, workspace->hash, &list, err) < 0)
+	if (all_fd < 0 || list_directory(all_fd, workspace->hash, strict, &list, err) < 0)
 		return -1;
 	if (list.count > 0)
 		qsort(list.items, list.count, sizeof(*list.items), newest_first);
 	*ret = list;
 	list = (struct snap_list){0};
 	return 0;
+}
+
+int
+snap_list(const struct workspace *workspace, struct snap_list *ret, struct moat_error *err)
+{
+	return list_workspace(workspace, false, ret, err);
 }
 
 int
@@ -250,7 +265,7 @@ snap_list_all(const struct home *home, struct snap_list *ret, struct moat_error 
 		/* A workspace without snapshots yet. */
 		if (all_fd < 0)
 			continue;
-		if (list_directory(all_fd, entry->d_name, &list, err) < 0)
+		if (list_directory(all_fd, entry->d_name, false, &list, err) < 0)
 			return -1;
 	}
 	if (list.count > 0)
@@ -397,8 +412,8 @@ find_survivors(struct app *app, const struct workspace *workspace, const char *b
 	AUTO_SNAP_LIST struct snap_list list = {0};
 	size_t total = 0;
 
-	if (snap_list(workspace, &list, err) < 0)
-		return -1;
+	if (list_workspace(workspace, true, &list, err) < 0)
+		return moat_wrap(err, "cannot tell what other snapshots need");
 	ret->manifests = calloc(list.count + 1, sizeof(*ret->manifests));
 	if (ret->manifests == NULL)
 		return moat_fail_memory(err);
@@ -457,6 +472,7 @@ snap_delete(struct app *app, const struct snap *snap, struct moat_error *err)
 {
 	AUTO_WORKSPACE struct workspace *workspace = NULL;
 	AUTO_CLOSE int lock = -1, all_fd = -1;
+	CLEANUP(survivors_free) struct survivors survivors = {0};
 	char gone[64];
 
 	if (workspace_open_known(app->home, snap->workspace_hash, &workspace, err) < 0)
@@ -465,6 +481,9 @@ snap_delete(struct app *app, const struct snap *snap, struct moat_error *err)
 	all_fd = lock < 0 ? -1 : snapshots_directory(workspace, err);
 	if (all_fd < 0)
 		return -1;
+	/* Before anything is gone. */
+	if (find_survivors(app, workspace, snap->backend, &survivors, err) < 0)
+		return moat_wrap(err, "delete snapshot %s", snap->id);
 	/* First nobody finds it any more, then its content goes: a crash between leaves litter, not
 	 * a ruin. */
 	snprintf(gone, sizeof gone, "%s%s", GONE_PREFIX, snap->id);

@@ -24,6 +24,8 @@
 /* Kernels stamp files with the time of the last clock tick, which is up to 10 ms (CONFIG_HZ=100)
  * behind the clock that the walk reads. */
 #define TICK_SLACK_NS 20000000
+/* Filesystems that keep whole seconds (ext4 with small inodes), or two (FAT), cut the rest off. */
+#define COARSE_SLACK_NS 2000000000
 
 /* ----------------------------------------------------------------------------------- the stack */
 
@@ -251,7 +253,7 @@ find_previous(struct scan *scan)
 static bool
 is_racy(const struct manifest *previous, int64_t sec, uint32_t nsec)
 {
-	int64_t limit = previous->started_ns - TICK_SLACK_NS;
+	int64_t limit = previous->started_ns - (nsec == 0 ? COARSE_SLACK_NS : TICK_SLACK_NS);
 	int64_t limit_sec = limit / 1000000000, limit_nsec = limit % 1000000000;
 
 	return sec > limit_sec || (sec == limit_sec && (int64_t) nsec >= limit_nsec);
@@ -548,9 +550,10 @@ settle_leaders(struct manifest *manifest)
 			memcpy(leader->locator, entry->locator, sizeof leader->locator);
 			memcpy(leader->hash, entry->hash, sizeof leader->hash);
 		}
+		/* One inode, one set of attributes, whichever name is restored. */
 		entry->flags = 0;
-		entry->xattrs = NULL;
-		entry->xattrs_size = 0;
+		entry->xattrs = leader->xattrs;
+		entry->xattrs_size = leader->xattrs_size;
 	}
 }
 

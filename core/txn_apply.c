@@ -417,12 +417,24 @@ undo_op(struct member *member, struct parent *parent, const struct op *op, struc
 	return moat_fail(err, MOAT_CORRUPT, "unknown operation in the plan");
 }
 
+static bool
+has_meta(int dirfd, const char *name, const struct moat_entry *entry)
+{
+	struct stat st;
+
+	return exists(dirfd, name, &st) && st.st_uid == entry->uid && st.st_gid == entry->gid &&
+	       st.st_mtim.tv_sec == entry->mtime_sec &&
+	       (uint32_t) st.st_mtim.tv_nsec == entry->mtime_nsec &&
+	       (entry->type == MOAT_SYMLINK || (st.st_mode & 07777) == entry->mode);
+}
+
 static int
 undo_meta(struct member *member, struct parent *parent, const struct op *op, struct moat_error *err)
 {
 	const struct moat_entry *from = plan_from(&member->plan, op);
 	const struct moat_entry *to = plan_to(&member->plan, op);
 	const char *name;
+	bool xattrs;
 	int dirfd;
 
 	if (from == NULL || (op->kind != OP_RMDIR && op->kind < OP_META))
@@ -430,8 +442,12 @@ undo_meta(struct member *member, struct parent *parent, const struct op *op, str
 	dirfd = parent_of(member, parent, from->path, &name, err);
 	if (dirfd < 0)
 		return -1;
-	return meta_set(dirfd, name, from, from->mode,
-			to == NULL ? from->xattrs_size > 0 : !meta_same_xattrs(from, to), err);
+	xattrs = to == NULL ? op->kind == OP_RMDIR && from->xattrs_size > 0
+			    : !meta_same_xattrs(from, to);
+	/* What was never touched may not even be allowed to be. */
+	if (!xattrs && has_meta(dirfd, name, from))
+		return 0;
+	return meta_set(dirfd, name, from, from->mode, xattrs, err);
 }
 
 typedef int
@@ -446,8 +462,9 @@ undo_or_tell(struct member *member, struct parent *parent, const struct op *op, 
 
 	if (undo(member, parent, op, &local) == 0)
 		return;
-	/* A directory that is to be opened may be one that is only to be made again. */
-	if (op->kind == OP_OPEN && is_absence(&local))
+	/* A directory that is to be opened may be one that is only to be made again; what was to be
+	 * created may have had no place to be. */
+	if ((op->kind == OP_OPEN || op->kind == OP_CREATE) && is_absence(&local))
 		return;
 	log_warning("%s: could not be undone: %s", member->path, local.message);
 	(*left)++;

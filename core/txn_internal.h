@@ -123,7 +123,8 @@ int meta_set(int dirfd, const char *name, const struct moat_entry *entry, uint32
 /* The mode that an entry comes back with: a file loses setuid and setgid. */
 uint32_t meta_mode(const struct moat_entry *entry);
 bool meta_same_xattrs(const struct moat_entry *a, const struct moat_entry *b);
-bool meta_equal(const struct moat_entry *a, const struct moat_entry *b);
+/* desired: as meta_mode() gives it back. */
+bool meta_equal(const struct moat_entry *live, const struct moat_entry *desired);
 
 /* What the user sees of one path. */
 struct change {

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "common/fs.h"
+#include "core/log.h"
 #include "core/txn_internal.h"
 
 /* What happens to one path. */
@@ -218,6 +219,10 @@ compare(struct draft *draft, struct step *step)
 	} else if (!meta_equal(live, desired)) {
 		step->action = ACT_META;
 	}
+	if (live != NULL && desired != NULL && desired->type == MOAT_FILE &&
+	    step->action != ACT_REPLACE && live->mode != desired->mode &&
+	    live->mode == meta_mode(desired))
+		log_warning("%s does not get its setuid or setgid bit back", desired->path);
 }
 
 /* Files with several names: when the names of a group are not the same set as before, or its
@@ -352,23 +357,48 @@ find_kept(struct draft *draft, struct moat_error *err)
 	return 0;
 }
 
+/* Where a path is to be made: a directory must be above it, and nothing that the walk did not see
+ * in its place. */
+static int
+check_place(const struct draft *draft, const char *path, struct moat_error *err)
+{
+	int64_t parent = parent_index(draft->live, path);
+	const struct manifest_skip *skip = manifest_find_skip(draft->live, path);
+	AUTO_CLOSE int dirfd = -1;
+	const char *name;
+	struct stat st;
+
+	if (skip != NULL)
+		return moat_fail(err, MOAT_CONFLICT,
+				 "`%s' cannot be put back: %s (%s) stands in the way; nothing was "
+				 "changed, move it away and try again",
+				 path, skip_text(skip->reason), skip->detail);
+	if (parent < 0 || is_to_go(draft, parent))
+		return 0;
+	if (draft->live->entries[parent]->type != MOAT_DIRECTORY)
+		return moat_fail(err, MOAT_CONFLICT,
+				 "`%s' cannot be put back: `%s' above it is no directory now; "
+				 "restore that, too",
+				 path, draft->live->entries[parent]->path);
+	dirfd = fs_open_parent(draft->txn->workspace->fd, path, &name, NULL);
+	if (dirfd < 0 || fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	return moat_fail(err, MOAT_CONFLICT,
+			 "`%s' cannot be put back: something that the snapshot's rules ignore "
+			 "stands there; nothing was changed, move it away and try again",
+			 path);
+}
+
 /* Where something is to be made, nothing uncaptured may stand. */
 static int
 check_obstacles(const struct draft *draft, struct moat_error *err)
 {
 	for (size_t i = 0; i < draft->count; i++) {
 		const struct step *step = &draft->steps[i];
-		const struct manifest_skip *skip;
 
-		if (step->action != ACT_CREATE)
-			continue;
-		skip = manifest_find_skip(draft->live, desired_of(draft, step)->path);
-		if (skip != NULL)
-			return moat_fail(
-				err, MOAT_CONFLICT,
-				"`%s' cannot be put back: there is now a %s (%s), which moat does "
-				"not touch; nothing was changed, move it away and try again",
-				skip->path, skip_text(skip->reason), skip->detail);
+		if (step->action == ACT_CREATE &&
+		    check_place(draft, desired_of(draft, step)->path, err) < 0)
+			return -1;
 	}
 	return 0;
 }

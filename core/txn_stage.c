@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "common/fs.h"
@@ -79,6 +80,12 @@ stage_make(const struct home *home, const struct journal *journal, struct member
 		return moat_wrap(err, "make a place for the new files%s%s",
 				 member->stage_inside ? " in " : "",
 				 member->stage_inside ? member->path : "");
+	/* A default ACL of the directory above would open the new files to others than they were.
+	 */
+	(void) fremovexattr(member->stage_fd, "system.posix_acl_default"); /* there may be none */
+	(void) fremovexattr(member->stage_fd, "system.posix_acl_access");
+	if (fchmod(member->stage_fd, 0700) < 0)
+		return moat_fail_errno(err, "make the stage private");
 	return 0;
 }
 
@@ -132,11 +139,13 @@ meta_same_xattrs(const struct moat_entry *a, const struct moat_entry *b)
 }
 
 bool
-meta_equal(const struct moat_entry *a, const struct moat_entry *b)
+meta_equal(const struct moat_entry *live, const struct moat_entry *desired)
 {
-	return a->mtime_sec == b->mtime_sec && a->mtime_nsec == b->mtime_nsec && a->uid == b->uid &&
-	       a->gid == b->gid && (a->type == MOAT_SYMLINK || a->mode == b->mode) &&
-	       meta_same_xattrs(a, b);
+	return live->mtime_sec == desired->mtime_sec && live->mtime_nsec == desired->mtime_nsec &&
+	       live->uid == desired->uid && live->gid == desired->gid &&
+	       (live->type == MOAT_SYMLINK || live->mode == desired->mode ||
+		live->mode == meta_mode(desired)) &&
+	       meta_same_xattrs(live, desired);
 }
 
 static int
@@ -172,6 +181,16 @@ set_xattrs(int dirfd, const char *name, const struct moat_entry *entry, struct m
 	return tree_set_xattrs(fd, entry->xattrs, entry->xattrs_size, err);
 }
 
+/* Only its owner, and root, can give an object a mode or a time. */
+static bool
+is_foreign(int dirfd, const char *name)
+{
+	struct stat st;
+
+	return geteuid() != 0 && fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       st.st_uid != geteuid();
+}
+
 int
 meta_set(int dirfd, const char *name, const struct moat_entry *entry, uint32_t mode, bool xattrs,
 	 struct moat_error *err)
@@ -181,6 +200,11 @@ meta_set(int dirfd, const char *name, const struct moat_entry *entry, uint32_t m
 		{.tv_sec = entry->mtime_sec, .tv_nsec = entry->mtime_nsec},
 	};
 
+	if (is_foreign(dirfd, name)) {
+		log_warning("%s belongs to somebody else, so its mode and time stay as they are",
+			    entry->path[0] == '\0' ? "the workspace's root" : entry->path);
+		return 0;
+	}
 	if (set_owner(dirfd, name, entry, err) < 0)
 		return -1;
 	if (entry->type != MOAT_SYMLINK) {

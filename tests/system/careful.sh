@@ -1,0 +1,115 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# What a restore must not throw away, and where it must stop before its first write.
+set -u
+. "${srcdir:-$(dirname "$0")}/lib.sh"
+must_have "$MOAT" plugin info snapshot-archive
+
+# begin: a new workspace, in which the test then works.
+number=0
+begin() {
+	number=$((number + 1))
+	mkdir "$scratch/ws$number" && cd "$scratch/ws$number" || exit 1
+}
+snap() {
+	"$MOAT" -q snapshot create
+}
+# nothing_kept TEXT: no transaction is left over.
+nothing_kept() {
+	check "$1: no journal is left" test -z "$(ls "$MOAT_HOME/txn")"
+	check "$1: no stage is left" test -z "$(find . -name '.moat*')"
+}
+
+if [ "$(id -u)" -ne 0 ]; then
+	begin
+	echo a >a
+	s=$(snap)
+	echo work >n && chmod 000 n && echo edited >a && chmod 000 a
+	expect 0 "files of one's own that were closed" snapshot restore "$s"
+	check "the old content is back" test "$(cat a)" = a
+	expect 0 "and undone again" snapshot restore "$(cat "$scratch/out")"
+	chmod 600 a n
+	check "nothing was lost" test "$(cat a n)" = "$(printf 'edited\nwork')"
+
+	begin
+	mkdir e && echo z >e/z && s=$(snap) && chmod 644 e
+	expect 0 "a directory that cannot be entered" snapshot restore "$s"
+	check "is as it was" test "$(cat e/z)" = z
+
+	begin
+	mkdir d && echo x >d/x && s=$(snap) && chmod 000 d
+	expect 0 "a dry run over a closed directory" snapshot restore --dry-run "$s"
+	check "says what it cannot know" said 'cannot be read'
+	check "and leaves it closed" test "$(stat -c %a d)" = 0
+fi
+
+begin
+echo keep >k && a=$(snap) && echo l >l && b=$(snap)
+record=$(echo "$MOAT_HOME"/workspaces/*/snapshots/"$b"/snapshot.json)
+cp "$record" "$scratch/saved" && echo '{' >"$record"
+expect 1 "nothing is deleted while another record cannot be read" snapshot delete "$a"
+cp "$scratch/saved" "$record"
+expect 0 "and what needs it can be restored" snapshot restore --to "$scratch/copy" "$b"
+check "wholly" test "$(cat "$scratch/copy/k" "$scratch/copy/l")" = "$(printf 'keep\nl')"
+
+begin
+echo x >a && s=$(snap)
+known=$(dirname "$(grep -l "$PWD" "$MOAT_HOME"/workspaces/*/workspace.json)")
+cp "$known/workspace.json" "$scratch/saved" && printf '{"path":"%s"}' "$scratch/copy" >"$known/workspace.json"
+expect 1 "a record that names another directory" snapshot restore --no-safety "$s"
+check "is called damaged" said damaged
+cp "$scratch/saved" "$known/workspace.json"
+
+if command -v setfattr >/dev/null && : >probe && setfattr -n user.k -v v probe 2>/dev/null; then
+	begin
+	echo x >a && ln a b && setfattr -n user.k -v v a && sleep 0.1 && snap >/dev/null && sleep 0.1 && s=$(snap)
+	touch -d 2001-01-01 a
+	expect 0 "restore of linked files" snapshot restore --no-safety "$s"
+	check "keeps their attributes" test "$(getfattr --only-values -n user.k a)" = v
+	rm a b
+	expect 0 "restore of one name" snapshot restore --no-safety "$s" b
+	check "with the attributes" test "$(getfattr --only-values -n user.k b)" = v
+fi
+
+for way in 'echo file >a' 'ln -s ../other a'; do
+	begin
+	mkdir a && echo 1 >a/b && s=$(snap) && rm -r a && eval "$way"
+	expect 3 "a path below what is no directory now ($way)" snapshot restore "$s" a/b
+	nothing_kept "$way"
+done
+
+begin
+echo 'build/' >.gitignore && echo x >build && s=$(snap) && rm build && mkdir build && echo o >build/o
+expect 3 "an ignored directory in the way: the dry run says so" snapshot restore --dry-run "$s"
+expect 3 "and so does the real one" snapshot restore "$s"
+check "it is left alone" test "$(cat build/o)" = o
+nothing_kept "ignored in the way"
+
+begin
+echo m >m && chmod 4755 m && s=$(snap) && chmod 755 m
+expect 0 "a setuid bit does not come back" snapshot restore "$s"
+check "and that is said" said 'setuid'
+check "and not tried for ever" test ! -s "$scratch/out"
+
+if [ "$(id -u)" -eq 0 ]; then
+	begin
+	if mkdir d && chattr +i d 2>/dev/null; then
+		chattr -i d && echo 1 >d/x && s=$(snap) && rm d/x && echo n >d/n && chattr +i d
+		moat snapshot restore "$s"
+		check "an immutable directory: refused" test "$status" -eq 1
+		check "nothing was changed" test -e d/n -a ! -e d/x
+		chattr -i d
+		nothing_kept "immutable"
+	fi
+	# A filesystem with whole seconds.
+	cd "$scratch" && truncate -s 20M image && mkfs.ext4 -q -I 128 image 2>/dev/null && mkdir mnt &&
+		must_have mount -o loop image mnt && trap 'cd /; umount "$scratch/mnt"; clean_up' EXIT
+	mkdir mnt/w && cd mnt/w || exit 1
+	echo AAAA >f && s=$(snap) && echo BBBB >f && t=$(snap)
+	expect 0 "whole seconds: back" snapshot restore --no-safety "$s"
+	check "whole seconds: the first content" test "$(cat f)" = AAAA
+	expect 0 "whole seconds: forth" snapshot restore --no-safety "$t"
+	check "whole seconds: the second content" test "$(cat f)" = BBBB
+	nothing_kept "whole seconds"
+fi
+finish
