@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* moat run: a command in a sandbox, with a snapshot before and a record of what it executed. */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +46,7 @@ struct running {
 	struct snap *snap; /* taken before */
 	struct config_mark marks[2];
 	bool log_open, created, started;
+	int output_error;
 };
 
 static void
@@ -99,6 +101,15 @@ open_workspace(struct running *r, const struct args *args, struct moat_error *er
 	return workspace_open(r->app->home, directory, &r->workspace, err);
 }
 
+static bool
+is_this(const struct running *r, const char *path)
+{
+	struct stat st;
+
+	return fstatat(r->workspace->fd, path, &st, 0) == 0 && st.st_dev == r->workspace->dev &&
+	       st.st_ino == r->workspace->ino;
+}
+
 /* What this version has no means for is refused, never left out in silence. */
 static int
 check_supported(const struct running *r, const struct args *args, struct moat_error *err)
@@ -115,7 +126,8 @@ check_supported(const struct running *r, const struct args *args, struct moat_er
 			"itself, so there is nothing to commit",
 			commit, r->sandbox_plugin->name);
 	if (r->config->workspace_count > 1 ||
-	    (r->config->workspace_count == 1 && r->config->workspaces[0].target != NULL))
+	    (r->config->workspace_count == 1 && (r->config->workspaces[0].target != NULL ||
+						 !is_this(r, r->config->workspaces[0].path))))
 		return moat_fail(
 			err, MOAT_USAGE,
 			"%s: `workspaces': this version of moat runs a command on one workspace, "
@@ -387,9 +399,10 @@ run_to_end(struct running *r, struct moat_run_status *status, struct moat_error 
 	}
 	r->started = true;
 	r->run->started_ns = time_now_ns();
-	if (save(r, "running", err) < 0)
+	if (save(r, "running", err) < 0 || session_run(&session, status, err) < 0)
 		return -1;
-	return session_run(&session, status, err);
+	r->output_error = session.output_error;
+	return 0;
 }
 
 /* The trace is whole, or says what it lacks, before the run is called ended. */
@@ -457,7 +470,7 @@ note_failure(struct running *r, const struct moat_error *err)
 {
 	struct moat_error local = MOAT_ERROR_INIT;
 
-	if (r->run == NULL)
+	if (r->run == NULL || r->run->finished_ns != 0)
 		return;
 	if (!r->started) {
 		forget(r);
@@ -481,6 +494,12 @@ run_it(struct running *r, const struct args *args, int *ret_status, struct moat_
 	if (note_end(r, &status, err) < 0)
 		return -1;
 	*ret_status = exit_status(&status);
+	if (r->output_error != 0) {
+		errno = r->output_error;
+		return moat_fail_errno(err,
+				       "pass on what the command wrote (it ended with status %d)",
+				       *ret_status);
+	}
 	if (args_flag(args, "rm"))
 		return run_remove(r->app->home, r->run->id, err);
 	return 0;

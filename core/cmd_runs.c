@@ -257,11 +257,11 @@ parse_since(const char *text, int64_t *ret, struct moat_error *err)
 
 /* To a terminal a stranger's bytes go escaped, but for tabs; elsewhere as they are. */
 static void
-print_line(const struct log_view *view, const char *line, size_t size)
+print_line(const struct log_view *view, const char *line, size_t size, const char *end)
 {
 	if (!view->terminal) {
 		out_bytes(line, size);
-		out("\n");
+		out("%s", end);
 		return;
 	}
 	for (size_t i = 0; i < size;) {
@@ -273,7 +273,7 @@ print_line(const struct log_view *view, const char *line, size_t size)
 			out("\t");
 		i += n + (tab != NULL);
 	}
-	out("\n");
+	out("%s", end);
 }
 
 static int
@@ -290,7 +290,8 @@ show_record(struct log_view *view, const json_t *record, struct moat_error *err)
 			return -1;
 	} else {
 		line = json_get_bytes(record, "line", &size);
-		print_line(view, line == NULL ? "" : line, size);
+		print_line(view, line == NULL ? "" : line, size,
+			   json_get_bool(record, "continued", false) ? "" : "\n");
 	}
 	return view->follow ? stdout_check(err) : 0;
 }

@@ -11,6 +11,10 @@
 #include "common/text.h"
 #include "core/json.h"
 
+/* A longer line is recorded in pieces, all but the last of them `continued', so that memory is
+ * bounded. */
+#define LINE_MAX_BYTES (4u << 20)
+
 static const char *const stream_names[] = {"stdout", "stderr"};
 
 int
@@ -25,27 +29,28 @@ runlog_open(int run_dirfd, struct runlog *ret, struct moat_error *err)
 
 static int
 write_line(struct runlog *log, enum runlog_stream stream, const char *data, size_t size,
-	   struct moat_error *err)
+	   bool continued, struct moat_error *err)
 {
 	AUTO_JSON json_t *json = json_object();
 	AUTO_FREE char *text = NULL;
 
 	if (json == NULL || json_put_time(json, "ts", log->streams[stream].since_ns) < 0 ||
 	    json_put_text(json, "stream", stream_names[stream]) < 0 ||
-	    json_put_bytes(json, "line", data, size) < 0)
+	    json_put_bytes(json, "line", data, size) < 0 ||
+	    (continued && json_put_bool(json, "continued", true) < 0))
 		return moat_fail_memory(err);
 	text = json_text(json, true, err);
 	return text == NULL ? -1 : fs_write_all(log->fd, text, strlen(text), "the run's log", err);
 }
 
 static void
-end_line(struct runlog *log, enum runlog_stream stream)
+end_line(struct runlog *log, enum runlog_stream stream, bool continued)
 {
 	struct buf *line = &log->streams[stream].line;
 	const char *data = line->data == NULL ? "" : line->data;
 
 	if (log->failure.code == MOAT_OK && buf_check(line, &log->failure) == 0)
-		(void) write_line(log, stream, data, line->size, &log->failure);
+		(void) write_line(log, stream, data, line->size, continued, &log->failure);
 	line->size = 0;
 	log->streams[stream].since_ns = 0;
 }
@@ -63,10 +68,10 @@ runlog_add(struct runlog *log, enum runlog_stream stream, const void *data, size
 			log->streams[stream].since_ns = time_now_ns();
 		if (log->failure.code == MOAT_OK)
 			buf_append(&log->streams[stream].line, at, (size_t) (stop - at));
-		if (newline == NULL)
+		if (newline == NULL && log->streams[stream].line.size < LINE_MAX_BYTES)
 			return;
-		end_line(log, stream);
-		at = newline + 1;
+		end_line(log, stream, newline == NULL);
+		at = newline == NULL ? end : newline + 1;
 	}
 }
 
@@ -75,7 +80,7 @@ runlog_close(struct runlog *log, struct moat_error *err)
 {
 	for (int stream = RUNLOG_STDOUT; stream <= RUNLOG_STDERR; stream++) {
 		if (log->streams[stream].line.size > 0)
-			end_line(log, (enum runlog_stream) stream);
+			end_line(log, (enum runlog_stream) stream, false);
 		buf_free(&log->streams[stream].line);
 	}
 	cleanup_close(&log->fd);

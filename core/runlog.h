@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a run wrote: runs/RUN/log.jsonl, one JSON object for each line of output, with the fields of
- * CLI.md (ts, stream, line; line_base64 where it is not UTF-8).  A line's time is that of its first
+ * CLI.md (ts, stream, line; line_base64 where it is not UTF-8; continued: true
+ * where the next record of the stream goes on with the line).  A line's time is that of its first
  * byte. */
 #ifndef MOAT_CORE_RUNLOG_H
 #define MOAT_CORE_RUNLOG_H

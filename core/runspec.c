@@ -3,6 +3,7 @@
 #include "core/runspec.h"
 
 #include <errno.h>
+#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -355,20 +356,39 @@ take_mounts(struct runspec *spec, const struct workspace *workspace, const struc
  */
 
 static int
-take_hidden(struct runspec *spec, const struct app *app, struct moat_error *err)
+hide_below(struct runspec *spec, const char *home, struct moat_error *err)
 {
-	const char *home = getenv("HOME");
-
-	/* Snapshots of other workspaces, and the socket of every run. */
-	if (strings_add(&spec->hide, app->home->path, err) < 0)
-		return -1;
-	for (size_t i = 0; home != NULL && home[0] == '/' && home_secrets[i] != NULL; i++) {
+	for (size_t i = 0; home_secrets[i] != NULL; i++) {
 		AUTO_BUF struct buf path = {0};
 
 		buf_format(&path, "%s/%s", home, home_secrets[i]);
 		if (buf_check(&path, err) < 0 || strings_add(&spec->hide, path.data, err) < 0)
 			return -1;
 	}
+	return 0;
+}
+
+/* Both the home directory that the environment names and the one that the system knows. */
+static int
+take_hidden(struct runspec *spec, const struct app *app, struct moat_error *err)
+{
+	const char *home = getenv("HOME");
+	const struct passwd *user = getpwuid(geteuid());
+
+	if (home != NULL && (home[0] != '/' || strcmp(home, "/") == 0))
+		home = NULL;
+	if (home == NULL && user == NULL)
+		return moat_fail(
+			err, MOAT_USAGE,
+			"HOME is not set, and the system knows no home directory of user %u: "
+			"what is to be hidden there cannot be told; set HOME",
+			(unsigned) geteuid());
+	/* Snapshots of other workspaces, and the socket of every run. */
+	if (strings_add(&spec->hide, app->home->path, err) < 0 ||
+	    (home != NULL && hide_below(spec, home, err) < 0) ||
+	    (user != NULL && (home == NULL || strcmp(home, user->pw_dir) != 0) &&
+	     hide_below(spec, user->pw_dir, err) < 0))
+		return -1;
 	for (size_t i = 0; geteuid() == 0 && root_secrets[i] != NULL; i++)
 		if (strings_add(&spec->hide, root_secrets[i], err) < 0)
 			return -1;

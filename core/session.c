@@ -32,6 +32,7 @@
 /* Bytes on their way from one descriptor to another. */
 struct pump {
 	int from, to; /* -1: that side has ended */
+	int error;    /* why it could not be written on, or 0 */
 	size_t start, end;
 	char data[PUMP_SIZE];
 };
@@ -40,8 +41,10 @@ struct loop {
 	struct session *session;
 	struct pump in, out, err;
 	int signal_fd, wait_fd;
+	int own[2]; /* the caller's terminal, opened again; -1: none */
 	bool ended; /* the command has */
 	bool raw;
+	int terminal_fd;      /* the caller's */
 	struct termios saved; /* of the caller's terminal */
 	int interrupts;       /* how many times the user asked to stop */
 	int64_t kill_at_ms;   /* monotonic; 0: not set */
@@ -93,17 +96,24 @@ now_ms(void)
 /* ---------------------------------------------------------------------------------- the terminal
  */
 
+/* The command's terminal edits lines and turns newlines round; the caller's must not do so again.
+ */
 static void
 make_raw(struct loop *loop)
 {
 	struct termios raw;
 
-	if (!loop->session->terminal || !loop->session->input ||
-	    tcgetattr(STDIN_FILENO, &loop->saved) < 0)
+	if (!loop->session->terminal)
+		return;
+	loop->terminal_fd = loop->session->input ? STDIN_FILENO : STDOUT_FILENO;
+	if (tcgetattr(loop->terminal_fd, &loop->saved) < 0)
 		return;
 	raw = loop->saved;
-	cfmakeraw(&raw);
-	if (tcsetattr(STDIN_FILENO, TCSANOW, &raw) < 0)
+	if (loop->session->input)
+		cfmakeraw(&raw);
+	else
+		raw.c_oflag &= ~(tcflag_t) OPOST;
+	if (tcsetattr(loop->terminal_fd, TCSANOW, &raw) < 0)
 		return;
 	loop->raw = true;
 	log_set_raw(true);
@@ -114,7 +124,7 @@ make_sane(struct loop *loop)
 {
 	if (!loop->raw)
 		return;
-	(void) tcsetattr(STDIN_FILENO, TCSADRAIN, &loop->saved); /* it may be gone */
+	(void) tcsetattr(loop->terminal_fd, TCSANOW, &loop->saved); /* it may be gone */
 	loop->raw = false;
 	log_set_raw(false);
 }
@@ -156,8 +166,7 @@ pump_read(struct pump *pump)
 	return n;
 }
 
-/* Writes once.  A reader that has gone away (EPIPE) is not the command's fault: its output goes on
- * into the log. */
+/* Writes once.  Why it failed stays in pump->error. */
 static void
 pump_write(struct pump *pump)
 {
@@ -167,6 +176,7 @@ pump_write(struct pump *pump)
 	if (n >= 0) {
 		pump->start += (size_t) n;
 	} else if (errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK) {
+		pump->error = errno;
 		pump->to = -1;
 		pump->start = pump->end = 0;
 	}
@@ -226,6 +236,11 @@ send_signal(struct loop *loop, int number)
 static void
 stop(struct loop *loop, int number)
 {
+	if (loop->ended) { /* All that is left is a reader that does not read. */
+		loop->out.to = loop->err.to = -1;
+		loop->out.start = loop->out.end = loop->err.start = loop->err.end = 0;
+		return;
+	}
 	if (loop->interrupts++ == 0 && loop->session->stopping != NULL)
 		loop->session->stopping(loop->session->context);
 	if (loop->interrupts > 1) {
@@ -288,8 +303,9 @@ timeout(const struct loop *loop)
 {
 	int64_t left;
 
+	/* A reader may take its time. */
 	if (loop->ended)
-		return DRAIN_MS;
+		return pump_is_empty(&loop->out) && pump_is_empty(&loop->err) ? DRAIN_MS : -1;
 	if (loop->kill_at_ms != 0) {
 		left = loop->kill_at_ms - now_ms();
 		return left < 0 ? 0 : (int) left;
@@ -318,10 +334,19 @@ run_output(struct loop *loop, struct pump *pump, enum runlog_stream stream, shor
 {
 	if (revents == 0)
 		return;
-	if (pump_is_empty(pump))
+	if (pump_is_empty(pump)) {
 		read_output(loop, pump, stream);
-	else
-		pump_write(pump);
+		return;
+	}
+	pump_write(pump);
+	if (pump->error != EPIPE)
+		return;
+	/* Nobody reads any more: the command is to be told, as in any pipeline. */
+	pump->error = 0;
+	if (!loop->session->terminal && !loop->session->io.shared) {
+		cleanup_close(pump == &loop->out ? &loop->session->io.out : &loop->session->io.err);
+		pump->from = -1;
+	}
 }
 
 static void
@@ -357,7 +382,7 @@ turn(struct loop *loop, struct moat_error *err)
 		loop->out.from = loop->err.from = -1;
 		return 0;
 	}
-	if (n <= 0 && loop->kill_at_ms != 0 && now_ms() >= loop->kill_at_ms) {
+	if (loop->kill_at_ms != 0 && now_ms() >= loop->kill_at_ms) {
 		loop->kill_at_ms = 0;
 		send_signal(loop, SIGKILL);
 	}
@@ -390,12 +415,37 @@ moat_io_close(struct moat_io *io)
 	cleanup_close(&io->err);
 }
 
+/* Descriptors of moat's own: room for a byte does not mean room for a piece. */
+static void
+never_block(int fd)
+{
+	int flags = fd < 0 ? -1 : fcntl(fd, F_GETFL);
+
+	if (flags >= 0)
+		(void) fcntl(fd, F_SETFL, flags | O_NONBLOCK); /* only less responsive without */
+}
+
+/* A terminal that nobody reads blocks a write although it polls writable.  The caller's description
+ * of it is shared with others, so it is opened again. */
+static int
+own_output(int fd, int *ret_own)
+{
+	char path[32];
+
+	if (isatty(fd) != 1)
+		return fd;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	*ret_own = open(path, O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	return *ret_own < 0 ? fd : *ret_own;
+}
+
 static int
 loop_open(struct loop *loop, struct session *session, struct moat_error *err)
 {
 	sigset_t set;
 
 	loop->session = session;
+	loop->own[0] = loop->own[1] = -1;
 	handled_set(&set);
 	loop->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (loop->signal_fd < 0)
@@ -403,8 +453,10 @@ loop_open(struct loop *loop, struct session *session, struct moat_error *err)
 	loop->wait_fd = runtime_wait_fd(session->runtime, session->handle);
 	pump_init(&loop->in, session->input ? STDIN_FILENO : -1,
 		  session->input ? session->io.in : -1);
-	pump_init(&loop->out, session->io.out, STDOUT_FILENO);
-	pump_init(&loop->err, session->io.err, STDERR_FILENO);
+	never_block(session->io.in);
+	never_block(session->io.out);
+	pump_init(&loop->out, session->io.out, own_output(STDOUT_FILENO, &loop->own[0]));
+	pump_init(&loop->err, session->io.err, own_output(STDERR_FILENO, &loop->own[1]));
 	if (!session->input && !session->terminal && !session->io.shared)
 		cleanup_close(&session->io.in);
 	return 0;
@@ -424,6 +476,9 @@ session_run(struct session *session, struct moat_run_status *ret, struct moat_er
 			result = turn(loop, err);
 		while (result == 0 && !is_over(loop));
 		make_sane(loop);
+		session->output_error = loop->out.error != 0 ? loop->out.error : loop->err.error;
+		cleanup_close(&loop->own[0]);
+		cleanup_close(&loop->own[1]);
 		cleanup_close(&loop->signal_fd);
 		*ret = loop->status;
 	}

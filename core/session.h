@@ -17,6 +17,7 @@ struct session {
 	int64_t grace_ms;                /* between SIGTERM and SIGKILL */
 	void (*stopping)(void *context); /* told once, when a signal ends the run */
 	void *context;
+	int output_error; /* result: errno of the caller's stdout or stderr, or 0 */
 };
 
 /* Blocks the signals that a session handles, in this thread and all that it starts later.  Before

@@ -31,6 +31,7 @@ on_terminal() {
 }
 
 on_terminal '' run --no-snapshot -- sh -c 'test -t 1 && test -t 2 && echo is-a-terminal; stty size <&1; read -r x || echo no-input; exit 5'
+cp "$scratch/out" "$scratch/tty"
 check "stdout and stderr are a terminal" printed 'is-a-terminal'
 check "of the caller's size" printed '^33 77'
 check "input is not carried without -i" printed 'no-input'
@@ -90,6 +91,30 @@ check "its processes are gone" sh -c 'for i in 1 2 3 4 5 6 7 8 9 10; do
 "$MOAT" run --no-snapshot -- sh -c 'yes | head -n 100000; echo finished >done-file; exit 0' | head -n 1 >"$scratch/out"
 check "output into a closed pipe" test "$(cat "$scratch/out")" = y
 check "the command has run to its end" test -f done-file
+
+timeout 60 "$MOAT" run --no-snapshot -- yes </dev/null | head -n 1 >"$scratch/out"
+check "a writer without end is told that nobody reads" test "$(cat "$scratch/out")" = y
+moat list --json
+check "and its run ends" test "$(cat "$scratch/out")" = '[]'
+# The reader starts long after the command has ended.
+size=$("$MOAT" run --no-snapshot -- seq 1 40000 </dev/null | { sleep 4; wc -c; })
+check "a slow reader gets everything" test "$size" -eq "$(seq 1 40000 | wc -c)"
+"$MOAT" run --no-snapshot -- seq 1 100000 </dev/null >/dev/full 2>"$scratch/err"
+check "output that cannot be written: 125" test $? -eq 125
+check "and it is said" said 'No space left'
+timeout 60 "$MOAT" run --no-snapshot -- sh -c 'trap "" TERM; echo ready; yes' </dev/null >"$scratch/out3" 2>/dev/null &
+pid=$!
+wait_for ready "$scratch/out3"
+kill -TERM "$pid"
+wait "$pid"
+check "a command that ignores SIGTERM and writes on is killed" test $? -eq 137
+rm -f "$scratch/out3"
+moat run --no-snapshot --name long -- sh -c 'head -c 9000000 /dev/zero | tr "\0" x; echo; echo end'
+"$MOAT" logs long >"$scratch/log"
+check "a long line is whole in the log" cmp -s "$scratch/out" "$scratch/log"
+env -u HOME "$MOAT" --home "$MOAT_HOME" run --no-snapshot -- true 2>"$scratch/err"
+check "without HOME the system's is used" test $? -eq 0
+check "newlines on a terminal are not doubled" sh -c '! grep -q "$(printf "\r\r")" "$1"' - "$scratch/tty"
 
 # Names and output with control bytes.
 bad=$(printf 'a\033[2Jb')
