@@ -27,9 +27,10 @@
  * at another place.  On the very same path the mount wins: somebody asked for it by name.
  *
  * Namespaces: pid (what is started ends with the run, and nothing else can be signalled), ipc (no
- * shared memory or queues of the host), uts, cgroup where there is one, net when asked for, and the
+ * shared memory or queues of the host), uts, net when asked for, and the
  * user namespace that bwrap needs when it is not root.  bwrap sets no_new_privs itself, always.
- * User namespaces inside stay allowed: browsers and nested sandboxes build theirs of them. */
+ * User namespaces inside stay allowed: browsers and nested sandboxes build theirs of them.  Cgroup
+ * namespaces are not made, neither here nor inside: seccomp.c says why. */
 #include "argv.h"
 
 #include <errno.h>
@@ -49,7 +50,6 @@ static const char *const namespaces[] = {
 	"--unshare-pid",
 	"--unshare-ipc",
 	"--unshare-uts",
-	"--unshare-cgroup-try",
 	"--as-pid-1", /* init is process 1; bwrap adds none of its own */
 	"--chdir",
 	"/",
@@ -482,6 +482,17 @@ add_capabilities(struct argv *argv)
 		add_two(argv, "--cap-add", *name);
 }
 
+static void
+add_filter(struct argv *argv, int fd)
+{
+	char number[16];
+
+	if (fd < 0)
+		return;
+	(void) snprintf(number, sizeof number, "%d", fd);
+	add_two(argv, "--seccomp", number);
+}
+
 /* The run's name when it can be one of a host. */
 static const char *
 hostname(const char *name)
@@ -496,8 +507,8 @@ hostname(const char *name)
 }
 
 int
-argv_build(struct argv *argv, const char *bwrap, const char *init, const struct moat_run_spec *spec,
-	   struct moat_error *err)
+argv_build(struct argv *argv, const char *bwrap, const char *init, int filter,
+	   const struct moat_run_spec *spec, struct moat_error *err)
 {
 	add(argv, bwrap);
 	add_all(argv, namespaces);
@@ -505,6 +516,7 @@ argv_build(struct argv *argv, const char *bwrap, const char *init, const struct 
 		add(argv, "--unshare-net");
 	add_two(argv, "--hostname", hostname(spec->name));
 	add_capabilities(argv);
+	add_filter(argv, filter);
 	add_base(argv, init);
 	if (add_layers(argv, spec, err) < 0)
 		return -1;
@@ -513,11 +525,13 @@ argv_build(struct argv *argv, const char *bwrap, const char *init, const struct 
 }
 
 int
-argv_build_probe(struct argv *argv, const char *bwrap, const char *init, struct moat_error *err)
+argv_build_probe(struct argv *argv, const char *bwrap, const char *init, int filter,
+		 struct moat_error *err)
 {
 	add(argv, bwrap);
 	add_all(argv, namespaces);
 	add_capabilities(argv);
+	add_filter(argv, filter);
 	add_base(argv, init);
 	add_two(argv, "--", INIT_PATH);
 	add(argv, "--probe");

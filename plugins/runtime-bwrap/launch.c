@@ -14,6 +14,7 @@
 #include "common/fs.h"
 #include "probe.h"
 #include "run.h"
+#include "seccomp.h"
 
 /* A sandbox comes up in milliseconds.  Longer means that something it mounts does not answer. */
 #define READY_LIMIT_MS 30000
@@ -21,14 +22,14 @@
 
 /* What only the child keeps. */
 struct child_ends {
-	int null, control, command, in, out, err, words;
+	int null, control, command, filter, in, out, err, words;
 };
 
 static void
 child_ends_close(struct child_ends *ends)
 {
-	int *const fds[] = {&ends->null, &ends->control, &ends->command, &ends->in,
-			    &ends->out,  &ends->err,     &ends->words};
+	int *const fds[] = {&ends->null, &ends->control, &ends->command, &ends->filter,
+			    &ends->in,   &ends->out,     &ends->err,     &ends->words};
 
 	for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
 		cleanup_close(fds[i]);
@@ -156,7 +157,7 @@ static int
 spawn(struct run *run, const struct argv *argv, const struct child_ends *ends,
       struct moat_error *err)
 {
-	const int fds[INIT_FDS] = {
+	const int fds[ALL_FDS] = {
 		[0] = ends->null,
 		[1] = ends->null,
 		[2] = ends->words,
@@ -165,9 +166,10 @@ spawn(struct run *run, const struct argv *argv, const struct child_ends *ends,
 		[INIT_STDIN] = ends->in >= 0 ? ends->in : ends->null,
 		[INIT_STDOUT] = ends->out >= 0 ? ends->out : ends->null,
 		[INIT_STDERR] = ends->err >= 0 ? ends->err : ends->null,
+		[BWRAP_FILTER] = ends->filter,
 	};
 
-	return child_spawn(&run->child, argv->items, fds, INIT_FDS, err);
+	return child_spawn(&run->child, argv->items, fds, ALL_FDS, err);
 }
 
 static int64_t
@@ -307,16 +309,17 @@ writable_paths(const struct moat_run_spec *spec, struct argv *list, struct moat_
 
 static int
 build(struct run *run, const struct moat_host *host, const struct moat_config *config,
-      const struct moat_run_spec *spec, struct argv *argv, struct moat_error *err)
+      const struct moat_run_spec *spec, struct child_ends *ends, struct argv *argv,
+      struct moat_error *err)
 {
 	AUTO_ARGV struct argv writable = {0};
 	AUTO_FREE char *init = NULL;
 
 	if (writable_paths(spec, &writable, err) < 0 ||
 	    find_bwrap(host, config, writable.items, &run->bwrap, err) < 0 ||
-	    find_init(&init, err) < 0)
+	    find_init(&init, err) < 0 || seccomp_open(host, &ends->filter, err) < 0)
 		return -1;
-	return argv_build(argv, run->bwrap, init, spec, err);
+	return argv_build(argv, run->bwrap, init, ends->filter < 0 ? -1 : BWRAP_FILTER, spec, err);
 }
 
 static void
@@ -330,7 +333,7 @@ run_create(const struct moat_host *host, const struct moat_config *config,
 	   const struct moat_run_spec *spec, struct run **ret, struct moat_error *err)
 {
 	CLEANUP(cleanup_run) struct run *run = calloc(1, sizeof *run);
-	CLEANUP(child_ends_close) struct child_ends ends = {-1, -1, -1, -1, -1, -1, -1};
+	CLEANUP(child_ends_close) struct child_ends ends = {-1, -1, -1, -1, -1, -1, -1, -1};
 	AUTO_ARGV struct argv argv = {0};
 
 	if (run == NULL)
@@ -343,13 +346,13 @@ run_create(const struct moat_host *host, const struct moat_config *config,
 	run->id = strdup(spec->id);
 	if (run->id == NULL)
 		return moat_fail_memory(err);
-	if (build(run, host, config, spec, &argv, err) < 0 ||
+	if (build(run, host, config, spec, &ends, &argv, err) < 0 ||
 	    write_command(spec, &ends.command, err) < 0 ||
 	    make_channels(run, spec, &ends, err) < 0 || spawn(run, &argv, &ends, err) < 0)
 		return -1;
 	/* From here on the child has the only copies: when it ends, the socket says so. */
 	child_ends_close(&ends);
-	ends = (struct child_ends){-1, -1, -1, -1, -1, -1, -1};
+	ends = (struct child_ends){-1, -1, -1, -1, -1, -1, -1, -1};
 	if (await_ready(run, host, err) < 0)
 		return -1;
 	*ret = STEAL(run);

@@ -15,9 +15,11 @@
 
 #include "argv.h"
 #include "child.h"
+#include "seccomp.h"
 
 #define PROBE_LIMIT_MS 2000
 #define SCORE 70
+#define PROBE_FILTER 3 /* as a descriptor of bwrap */
 
 /* The number in a file of /proc/sys, or -1. */
 static long
@@ -106,15 +108,17 @@ explain_failure(const char *bwrap, const char *words, struct moat_error *err)
 
 /* Runs the trial.  0: it came up. */
 static int
-try_sandbox(const char *bwrap, const char *init, struct moat_error *err)
+try_sandbox(const struct moat_host *host, const char *bwrap, const char *init,
+	    struct moat_error *err)
 {
 	struct child child = CHILD_INIT;
 	AUTO_ARGV struct argv argv = {0};
-	AUTO_CLOSE int null = -1, reader = -1, writer = -1;
+	AUTO_CLOSE int null = -1, reader = -1, writer = -1, filter = -1;
 	char words[300];
 	int ends[2], status, ended;
 
-	if (argv_build_probe(&argv, bwrap, init, err) < 0)
+	if (seccomp_open(host, &filter, err) < 0 ||
+	    argv_build_probe(&argv, bwrap, init, filter < 0 ? -1 : PROBE_FILTER, err) < 0)
 		return -1;
 	if ((null = open("/dev/null", O_RDWR | O_CLOEXEC)) < 0)
 		return moat_fail_errno(err, "`/dev/null'");
@@ -122,7 +126,7 @@ try_sandbox(const char *bwrap, const char *init, struct moat_error *err)
 		return moat_fail_errno(err, "pipe");
 	reader = ends[0];
 	writer = ends[1];
-	if (child_spawn(&child, argv.items, (const int[]){null, null, writer}, 3, err) < 0)
+	if (child_spawn(&child, argv.items, (const int[]){null, null, writer, filter}, 4, err) < 0)
 		return -1;
 	ended = child_wait(&child, PROBE_LIMIT_MS, &status, err);
 	child_kill(&child);
@@ -149,7 +153,7 @@ probe(const struct moat_host *host, const struct moat_target *target, struct moa
 	AUTO_FREE char *init = NULL;
 
 	if (find_bwrap(host, target->config, workspaces, &bwrap, &why) < 0 ||
-	    find_init(&init, &why) < 0 || try_sandbox(bwrap, init, &why) < 0) {
+	    find_init(&init, &why) < 0 || try_sandbox(host, bwrap, init, &why) < 0) {
 		if (why.code == MOAT_NO_MEMORY || why.code == MOAT_USAGE)
 			return moat_fail(err, why.code, "%s", why.message);
 		bid->score = 0;

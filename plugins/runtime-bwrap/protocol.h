@@ -16,7 +16,9 @@ enum init_fd {
 	INIT_STDIN = 5,   /* the command's streams; /dev/null when it gets a terminal */
 	INIT_STDOUT = 6,
 	INIT_STDERR = 7,
-	INIT_FDS = 8
+	INIT_FDS = 8,
+	BWRAP_FILTER = 8, /* not for init: bwrap reads the system call filter, and closes it */
+	ALL_FDS = 9
 };
 
 /* The command.  After the header: workdir, then argc arguments, then envc variables, each ending in

@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -69,8 +70,14 @@ not_cancelled(void)
 	return 0;
 }
 
+static void
+no_log(const char *who, int level, const char *message)
+{
+}
+
 static const struct moat_host host = {.struct_size = sizeof host,
 				      .api_version = MOAT_API_VERSION,
+				      .log = no_log,
 				      .config_string = config_string,
 				      .cancelled = not_cancelled};
 
@@ -533,6 +540,170 @@ test_nested_namespace_uncovers_nothing(void **state)
 		    f->root),
 	       "nested\n");
 	assert_int_equal(access(text(f, "%s/x", f->root), F_OK), -1);
+}
+
+static const char *
+name_of(int error)
+{
+	switch (error) {
+	case 0:
+		return "done";
+	case EPERM:
+		return "EPERM";
+	case ENOSYS:
+		return "ENOSYS";
+	case EBADF:
+		return "EBADF";
+	default:
+		return strerror(error);
+	}
+}
+
+/* Makes the system call in a process of its own, which it may change, and says how it went. */
+static void
+say(const char *name, long (*call)(long first, long second), long first, long second)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0) {
+		long result = call(first, second);
+
+		_exit(result < 0 ? (int) -result : 0);
+	}
+	if (waitpid(pid, &status, 0) != pid)
+		_exit(30);
+	if (WIFSIGNALED(status))
+		printf("%s: signal %d\n", name, WTERMSIG(status));
+	else
+		printf("%s: %s\n", name, name_of(WEXITSTATUS(status)));
+	(void) fflush(stdout);
+}
+
+static long
+call_unshare(long flags, long unused)
+{
+	return syscall(SYS_unshare, flags) < 0 ? -errno : 0;
+}
+
+static long
+call_clone(long flags, long unused)
+{
+	long pid = syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
+
+	if (pid == 0)
+		_exit(0);
+	return pid < 0 ? -errno : 0;
+}
+
+static long
+call_clone3(long unused, long size)
+{
+	return syscall(SYS_clone3, NULL, size) < 0 ? -errno : 0;
+}
+
+static long
+call_setns(long fd, long type)
+{
+	return syscall(SYS_setns, fd, type) < 0 ? -errno : 0;
+}
+
+static long
+call_spawn(long unused, long unused_too)
+{
+	char name[] = "true", *argv[] = {name, NULL};
+	pid_t pid;
+	int status;
+
+	if (posix_spawnp(&pid, name, NULL, NULL, argv, argv + 1) != 0)
+		return -1;
+	return waitpid(pid, &status, 0) == pid && status == 0 ? 0 : -2;
+}
+
+#ifdef __x86_64__
+/* The call as a 32-bit program makes it. */
+static long
+call_unshare_i386(long flags, long unused)
+{
+	long result;
+
+	__asm__ volatile("int $0x80" : "=a"(result) : "a"(310L), "b"(flags) : "memory");
+	return (int) result;
+}
+
+static long
+call_unshare_x32(long flags, long unused)
+{
+	return syscall(0x40000000 | SYS_unshare, flags) < 0 ? -errno : 0;
+}
+#endif
+
+/* What this program does inside. */
+static int
+inside(void)
+{
+	/* Together with a user namespace, which gives the right to all others. */
+	const long user = CLONE_NEWUSER, both = CLONE_NEWUSER | CLONE_NEWCGROUP;
+
+	say("unshare cgroup", call_unshare, CLONE_NEWCGROUP, 0);
+	say("unshare user cgroup", call_unshare, both, 0);
+	say("unshare high bits", call_unshare, (long) (1ul << 40 | (unsigned long) both), 0);
+	say("clone user cgroup", call_clone, both, 0);
+	say("clone3", call_clone3, 0, 0);
+	say("setns cgroup", call_setns, -1, CLONE_NEWCGROUP);
+	say("setns net", call_setns, -1, CLONE_NEWNET);
+	say("unshare others", call_unshare,
+	    user | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS, 0);
+	say("clone user", call_clone, user, 0);
+	say("spawn", call_spawn, 0, 0);
+	return 0;
+}
+
+/* The other ABIs of this machine.  The kernel may lack them; with the filter no answer but this. */
+static int
+inside_compat(void)
+{
+#ifdef __x86_64__
+	say("x32", call_unshare_x32, CLONE_NEWUSER | CLONE_NEWCGROUP, 0);
+	say("i386", call_unshare_i386, CLONE_NEWUSER | CLONE_NEWCGROUP, 0);
+	say("i386 user", call_unshare_i386, CLONE_NEWUSER, 0);
+#endif
+	return 0;
+}
+
+/* Without it, a writable cgroup file system is two commands away, and with it cgroup.kill. */
+static void
+test_no_cgroup_namespace(void **state)
+{
+	struct fixture *f = *state;
+	AUTO_BUF struct buf copy = {0};
+	AUTO_CLOSE int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	AUTO_CLOSE int to =
+		open(text(f, "%s/self", f->workspace), O_WRONLY | O_CREAT | O_CLOEXEC, 0700);
+
+	while (drain(fd, &copy))
+		;
+	assert_ok(fs_write_all(to, copy.data, copy.size, "copy", &f->error), &f->error);
+	close(steal_fd(&to));
+	expect(f, "./self --inside",
+	       "unshare cgroup: EPERM\nunshare user cgroup: EPERM\nunshare high bits: EPERM\n"
+	       "clone user cgroup: EPERM\nclone3: ENOSYS\nsetns cgroup: EPERM\n"
+	       "setns net: EBADF\nunshare others: done\nclone user: done\nspawn: done\n");
+#ifdef __x86_64__
+	use_script(f, "./self --inside-compat");
+	assert_int_equal(run(f).exit_code, 0);
+	assert_int_equal(strncmp(f->out.data, "x32: EPERM\n", 11), 0);
+	/* SIGSEGV: a kernel without 32-bit programs. */
+	if (strcmp(f->out.data + 11, "i386: signal 11\ni386 user: signal 11\n") != 0)
+		assert_string_equal(f->out.data + 11, "i386: EPERM\ni386 user: done\n");
+#endif
+	expect(f,
+	       geteuid() == 0 ? "unshare -Um true && echo made"
+			      : "unshare -Urm true && bwrap --ro-bind / / --unshare-user "
+				"--unshare-pid --proc /proc true && echo made",
+	       "made\n");
+	expect(f, "head -c 3000000 /dev/zero | xz -0 -T2 --block-size=500000 | xz -dc | wc -c",
+	       "3000000\n");
 }
 
 static void
@@ -1263,7 +1434,7 @@ test_sandbox_none(void **state)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 	const struct CMUnitTest tests[] = {
@@ -1276,6 +1447,7 @@ main(void)
 		TEST(private_directories),
 		TEST(hidden),
 		TEST(nested_namespace_uncovers_nothing),
+		TEST(no_cgroup_namespace),
 		TEST(namespaces),
 		TEST(privileges),
 		TEST(inherits_nothing),
@@ -1303,6 +1475,10 @@ main(void)
 	struct moat_error err = MOAT_ERROR_INIT;
 	const char *must_work = getenv("MOAT_MUST_WORK");
 
+	if (argc == 2 && strcmp(argv[1], "--inside") == 0)
+		return inside();
+	if (argc == 2 && strcmp(argv[1], "--inside-compat") == 0)
+		return inside_compat();
 	runtime = moat_plugin_init(&host)->ops;
 	if (runtime->probe(&host, &target, &bid, &err) < 0 || bid.score == 0) {
 		fprintf(stderr, "%s: %s%s\n", must_work != NULL ? "FAIL" : "SKIP", bid.reason,

@@ -372,8 +372,9 @@ check_sound(const char *data, size_t size)
 		free(parent);
 	}
 	assert_ok(manifest_encode(manifest, &again, &err), &err);
-	assert_int_equal(again.size, size);
-	/* A prefix shared less than it could be is the one thing that may be written otherwise. */
+	/* A prefix shared less than it could be is the one thing that may be written otherwise:
+	 * longer. */
+	assert_true(again.size <= size);
 }
 
 static void
