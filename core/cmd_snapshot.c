@@ -315,20 +315,20 @@ cmd_snapshot_restore(struct app *app, const struct args *args, struct moat_error
 static int
 find_default(struct app *app, const struct run *run, struct snap **ret, struct moat_error *err)
 {
-	AUTO_WORKSPACE struct workspace *workspace = NULL;
 	AUTO_SNAP_LIST struct snap_list list = {0};
 
-	if (workspace_open(app->home, run->workspaces[0], &workspace, err) < 0 ||
-	    snap_list(workspace, &list, err) < 0)
+	/* By its path, for it may be gone: `--to' still works then. */
+	if (snap_list_all(app->home, &list, err) < 0)
 		return -1;
 	for (size_t i = 0; i < list.count; i++) {
 		char age[32];
 
-		if (strcmp(list.items[i]->type, "safety") == 0)
+		if (strcmp(list.items[i]->type, "safety") == 0 ||
+		    strcmp(list.items[i]->workspace, run->workspaces[0]) != 0)
 			continue;
 		*ret = STEAL(list.items[i]);
 		log_notice("using %s, the newest snapshot of %s (%s, %s)", (*ret)->id,
-			   workspace->path, (*ret)->type,
+			   run->workspaces[0], (*ret)->type,
 			   text_age(age, (*ret)->created_ns, time_now_ns()));
 		if ((*ret)->run == NULL || strcmp((*ret)->run, run->id) != 0)
 			log_warning(
@@ -337,7 +337,7 @@ find_default(struct app *app, const struct run *run, struct snap **ret, struct m
 		return 0;
 	}
 	return moat_fail(err, MOAT_NOT_FOUND, "there is no snapshot of `%s' to go back to",
-			 workspace->path);
+			 run->workspaces[0]);
 }
 
 int

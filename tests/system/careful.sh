@@ -71,6 +71,17 @@ if command -v setfattr >/dev/null && : >probe && setfattr -n user.k -v v probe 2
 	check "with the attributes" test "$(getfattr --only-values -n user.k b)" = v
 fi
 
+if "$MOAT" --backend=bwrap run --dry-run -- true >/dev/null 2>&1; then
+	begin
+	echo x >f
+	expect 0 "a run" run --name gone -- true
+	mv "$PWD" "$PWD.moved" && cd "$scratch" || exit 1
+	expect 1 "a rollback of a workspace that is gone" rollback gone
+	check "says what can be done" said 'restore --to'
+	expect 0 "beside, it can be had" rollback --to "$scratch/beside" gone
+	check "with its files" test "$(cat "$scratch/beside/f")" = x
+fi
+
 for way in 'echo file >a' 'ln -s ../other a'; do
 	begin
 	mkdir a && echo 1 >a/b && s=$(snap) && rm -r a && eval "$way"
