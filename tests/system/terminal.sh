@@ -96,9 +96,9 @@ timeout 60 "$MOAT" run --no-snapshot -- yes </dev/null | head -n 1 >"$scratch/ou
 check "a writer without end is told that nobody reads" test "$(cat "$scratch/out")" = y
 moat list --json
 check "and its run ends" test "$(cat "$scratch/out")" = '[]'
-# The reader starts long after the command has ended.
-size=$("$MOAT" run --no-snapshot -- seq 1 40000 </dev/null | { sleep 4; wc -c; })
-check "a slow reader gets everything" test "$size" -eq "$(seq 1 40000 | wc -c)"
+# The reader starts long after the command has ended: what it wrote just fits into the pipes on the way.
+size=$("$MOAT" run --no-snapshot -- seq 1 30000 </dev/null | { sleep 6; wc -c; })
+check "a slow reader gets everything" test "$size" -eq "$(seq 1 30000 | wc -c)"
 "$MOAT" run --no-snapshot -- seq 1 100000 </dev/null >/dev/full 2>"$scratch/err"
 check "output that cannot be written: 125" test $? -eq 125
 check "and it is said" said 'No space left'

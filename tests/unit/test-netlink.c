@@ -847,6 +847,11 @@ test_namespaces(void **state)
 	char reason[512];
 	int status = probe_elsewhere(CLONE_NEWNET, reason, sizeof reason);
 
+	/* A process of ThreadSanitizer's has a second thread, and unshare refuses those. */
+#ifndef __SANITIZE_THREAD__
+	if (status == 77 && getenv("MOAT_MUST_WORK") != NULL)
+		fail_msg("namespaces cannot be made here");
+#endif
 	if (status == 77)
 		skip();
 	assert_int_equal(status, 0);
