@@ -24,7 +24,7 @@ int snapshot_capture(struct backend *backend, const struct moat_capture *capture
 		     struct moat_ref *ret, struct moat_error *err);
 int snapshot_materialise(struct backend *backend, const struct moat_extract *extract,
 			 struct moat_error *err);
-int snapshot_remove(struct backend *backend, const char *ref, const struct moat_entries *live,
+int snapshot_remove(struct backend *backend, const char *ref, const struct moat_live *live,
 		    struct moat_error *err);
 bool snapshot_can_verify(const struct backend *backend);
 int snapshot_verify(struct backend *backend, const struct moat_extract *extract,

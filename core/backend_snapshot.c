@@ -233,7 +233,7 @@ snapshot_verify(struct backend *backend, const struct moat_extract *extract, str
 /* ------------------------------------------------------------------------ remove, enumerate */
 
 int
-snapshot_remove(struct backend *backend, const char *ref, const struct moat_entries *live,
+snapshot_remove(struct backend *backend, const char *ref, const struct moat_live *live,
 		struct moat_error *err)
 {
 	struct moat_error why = MOAT_ERROR_INIT;
@@ -268,6 +268,7 @@ enumerate_found(void *context, const struct moat_ref *ref, const void *manifest,
 				   &e->failure) == 0) {
 		memcpy(own.text, ref->text, sizeof own.text);
 		own.stored_bytes = ref->stored_bytes;
+		own.flags = MOAT_HAS(struct moat_ref, ref, flags) ? ref->flags : 0;
 		if (e->found(e->context, &own, manifest, manifest_size, &e->failure) == 0)
 			return 0;
 	}

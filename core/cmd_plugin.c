@@ -49,7 +49,11 @@ survey_open(struct survey *survey, struct app *app, struct moat_error *err)
 		return moat_fail_errno(err, "open `%s'", survey->directory);
 	survey->target = (struct moat_target){.struct_size = sizeof survey->target,
 					      .workspace = survey->directory,
-					      .workspace_fd = survey->fd};
+					      .workspace_fd = survey->fd,
+					      .home_fd = -1};
+	/* Without a home the plugins that want one say so. */
+	if (app_home(app, NULL) == 0)
+		survey->target.home_fd = app->home->fd;
 	return config_load(survey->fd, survey->directory, app->config_path, &survey->config, err);
 }
 

@@ -149,24 +149,6 @@ print_result(struct app *app, const struct snap *snap, const char *where, const 
 	return json_print(json, false, err);
 }
 
-/* What is about to be overwritten, by the rules of the snapshot that overwrites it. */
-static int
-take_safety(struct app *app, const struct workspace *workspace, const struct snap *snap,
-	    const struct manifest *desired, struct snap **ret, struct moat_error *err)
-{
-	char label[64];
-	struct snap_options options = {.type = "safety",
-				       .label = label,
-				       .run = snap->run,
-				       .like = desired,
-				       .locked = true};
-
-	snprintf(label, sizeof label, "before restoring %s", snap->id);
-	if (snap_create(app, workspace, &options, ret, err) < 0)
-		return moat_wrap(err, "no safety snapshot, so nothing was restored");
-	return 0;
-}
-
 /* Objects of the user's own that cannot be read as they are, opened for the time of a restore. */
 struct opened {
 	char *path;
@@ -380,8 +362,8 @@ restore_in_place(struct app *app, const struct snap *snap, const struct restore_
 	if (!options->no_safety && txn_visit(txn, check_readable, workspace, err) < 0)
 		return -1;
 	if (!txn_is_empty(txn) && !options->no_safety &&
-	    take_safety(app, workspace, snap, desired, &safety, err) < 0)
-		return -1;
+	    snap_safety(app, workspace, snap, desired, live, &safety, err) < 0)
+		return moat_wrap(err, "no safety snapshot, so nothing was restored");
 	if (txn_commit(txn, err) < 0)
 		return moat_wrap(err, "restore %s", snap->id);
 	openings.settled = desired;

@@ -25,12 +25,14 @@ plugin_bid(const struct plugin *plugin, const struct config *config,
 {
 	const char *kind = plugin_kind_text(plugin->kind);
 	struct moat_error why = MOAT_ERROR_INIT;
-	struct moat_target own = {.struct_size = sizeof own, .workspace_fd = -1};
+	struct moat_target own = {
+		.struct_size = sizeof own, .workspace_fd = -1, .home_fd = -1};
 	int rc = -1;
 
 	if (target != NULL) {
 		own.workspace = target->workspace;
 		own.workspace_fd = target->workspace_fd;
+		own.home_fd = target->home_fd;
 	}
 	own.config = config != NULL ? config_plugin(config, kind, plugin->name) : NULL;
 	*ret = (struct moat_bid){.struct_size = sizeof *ret};

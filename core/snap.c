@@ -359,6 +359,8 @@ open_filter(const struct workspace *workspace, const struct snap_options *option
 	const struct config *config = options->config;
 	struct filter_options wanted = {0};
 
+	if (options->source != NULL)
+		return moat_fail(err, MOAT_UNSUPPORTED, "another source than the workspace");
 	if (options->like != NULL)
 		return filter_open_stored(options->like, ret, err);
 	if (config != NULL) {
@@ -465,15 +467,18 @@ snap_create(struct app *app, const struct workspace *workspace, const struct sna
 {
 	struct moat_target target = {.struct_size = sizeof target,
 				     .workspace = workspace->path,
-				     .workspace_fd = workspace->fd};
+				     .workspace_fd = workspace->fd,
+				     .home_fd = -1};
 	struct backend_request request;
 	const struct plugin *plugin;
 	AUTO_CLOSE int lock = -1;
 	sigset_t saved;
 	int result = -1;
 
-	if (app_home(app, err) < 0 || app_loader(app, err) < 0 ||
-	    loader_request(app->loader, app->backends, options->config, MOAT_KIND_SNAPSHOT,
+	if (app_home(app, err) < 0 || app_loader(app, err) < 0)
+		return -1;
+	target.home_fd = app->home->fd;
+	if (loader_request(app->loader, app->backends, options->config, MOAT_KIND_SNAPSHOT,
 			   &request, err) < 0 ||
 	    loader_select(app->loader, options->config, MOAT_KIND_SNAPSHOT, &request, &target,
 			  &plugin, NULL, err) < 0)
@@ -489,4 +494,20 @@ snap_create(struct app *app, const struct workspace *workspace, const struct sna
 		result = take(app, workspace, options, plugin, ret, err);
 	interrupt_release(&saved);
 	return result < 0 ? moat_wrap(err, "snapshot of %s", workspace->path) : 0;
+}
+
+int
+snap_safety(struct app *app, const struct workspace *workspace, const struct snap *snap,
+	    const struct manifest *desired, const struct manifest *live, struct snap **ret,
+	    struct moat_error *err)
+{
+	char label[64];
+	struct snap_options options = {.type = "safety",
+				       .label = label,
+				       .run = snap->run,
+				       .like = desired,
+				       .locked = true};
+
+	snprintf(label, sizeof label, "before restoring %s", snap->id);
+	return snap_create(app, workspace, &options, ret, err);
 }

@@ -45,6 +45,14 @@ int snap_manifest(const struct home *home, const struct snap *snap, struct manif
 		  struct moat_error *err);
 json_t *snap_json(const struct snap *snap); /* the fields of CLI.md */
 
+/* Content that does not come from the workspace (an import). */
+struct snap_source {
+	struct manifest *manifest; /* sealed; borrowed, and changed as content is read */
+	/* Opens the content of an entry, a file without leader, for reading; [any thread]. */
+	int (*open)(void *context, const struct moat_entry *entry, struct moat_error *err);
+	void *context;
+};
+
 struct snap_options {
 	const char *type;
 	const char *label;           /* or NULL */
@@ -52,13 +60,20 @@ struct snap_options {
 	const struct config *config; /* or NULL: defaults */
 	const struct manifest
 		*like; /* capture by the rules of this manifest; NULL: those of the tree */
-	bool locked;   /* the caller holds the workspace's lock */
+	const struct snap_source *source; /* NULL: the workspace itself */
+	bool locked;                      /* the caller holds the workspace's lock */
 };
 
 /* Takes a snapshot, under the workspace's lock; nothing is left when it fails.  What was skipped or
  * torn is warned of. */
 int snap_create(struct app *app, const struct workspace *workspace,
 		const struct snap_options *options, struct snap **ret, struct moat_error *err);
+/* Before `snap' is restored in place: what is there now, by the rules of `desired', the manifest of
+ * snap.  live: of snap_live(workspace, desired); it stays as it is.  Returns an earlier snapshot
+ * when nothing has changed since.  The workspace's lock must be held. */
+int snap_safety(struct app *app, const struct workspace *workspace, const struct snap *snap,
+		const struct manifest *desired, const struct manifest *live, struct snap **ret,
+		struct moat_error *err);
 /* Removes it, and from the store what no other snapshot needs. */
 int snap_delete(struct app *app, const struct snap *snap, struct moat_error *err);
 /* Removes what an interrupted capture or deletion left.  The workspace's lock must be held. */

@@ -433,18 +433,34 @@ find_survivors(struct app *app, const struct workspace *workspace, const char *b
 	return 0;
 }
 
+static int
+visit_survivors(const struct moat_live *live,
+		int (*visit)(void *context, const struct moat_entry *entry, struct moat_error *err),
+		void *context, struct moat_error *err)
+{
+	const struct survivors *survivors = live->context;
+
+	for (size_t i = 0; i < survivors->entry_count; i++)
+		if (survivors->entries[i]->type == MOAT_FILE &&
+		    survivors->entries[i]->leader == MOAT_NO_LEADER &&
+		    visit(context, survivors->entries[i], err) < 0)
+			return -1;
+	return 0;
+}
+
 int
 snap_remove_content(struct app *app, const struct workspace *workspace, struct backend *backend,
 		    const char *ref, struct moat_error *err)
 {
 	CLEANUP(survivors_free) struct survivors survivors = {0};
-	struct moat_entries live = {.struct_size = sizeof live,
-				    .entry_size = sizeof(struct moat_entry)};
+	static const char *const none[] = {NULL};
+	struct moat_live live = {.struct_size = sizeof live,
+				 .context = &survivors,
+				 .each = visit_survivors,
+				 .manifests = none};
 
 	if (find_survivors(app, workspace, backend_name(backend), &survivors, err) < 0)
 		return -1;
-	live.items = survivors.entries;
-	live.count = survivors.entry_count;
 	return snapshot_remove(backend, ref, &live, err);
 }
 

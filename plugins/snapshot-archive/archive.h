@@ -9,8 +9,8 @@
  *     extract.c   locators -> members of packs -> files; verify; enumerate
  *     store.c     names of packs, opening, removal
  *     pack_write.c, pack_read.c   a tar stream <-> LZ4 frames in a file, with an index at its end
- *     tar_write.c, tar_read.c     members <-> bytes of the tar stream
- *     sparse.c    where a file has data, and how tar says so
+ *     common/tar               members <-> bytes of the tar stream
+ *     common/sparse            where a file has data, and how tar says so
  *
  * A locator is { number of the pack, position of the member in the uncompressed tar stream, 0 }. It
  * does not depend on how the stream is cut into frames, nor on their sizes once compressed: it is
@@ -46,7 +46,7 @@ int archive_enumerate(void *self,
 		      int (*found)(void *context, const struct moat_ref *ref, const void *manifest,
 				   size_t manifest_size, struct moat_error *err),
 		      void *context, struct moat_error *err);
-int archive_remove(void *self, const char *ref, const struct moat_entries *live,
+int archive_remove(void *self, const char *ref, const struct moat_live *live,
 		   struct moat_error *err);
 
 /* -1 with MOAT_CANCELLED when the user wants to stop. */

@@ -6,9 +6,9 @@
 #include <unistd.h>
 
 #include "pack_write.h"
-#include "sparse.h"
+#include "common/sparse.h"
 #include "store.h"
-#include "tar.h"
+#include "common/tar.h"
 
 #define READ_MAX ((size_t) 1 << 20)     /* between two looks at whether the user wants to stop */
 #define XATTRS_MAX ((uint32_t) 1 << 20) /* beyond it the manifest alone has them */

@@ -8,7 +8,7 @@
 
 #include "pack_read.h"
 #include "store.h"
-#include "tar.h"
+#include "common/tar.h"
 
 /* One entry that is wanted. */
 struct want {

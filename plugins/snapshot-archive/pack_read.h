@@ -6,7 +6,7 @@
 #define MOAT_SNAPSHOT_ARCHIVE_PACK_READ_H
 
 #include "archive.h"
-#include "tar.h"
+#include "common/tar.h"
 
 struct pack_reader;
 

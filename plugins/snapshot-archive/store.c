@@ -173,20 +173,18 @@ compare_orphans(const void *a, const void *b)
 	return (x->number > y->number) - (x->number < y->number);
 }
 
-static void
-mark_needed(struct orphans *orphans, const struct moat_entries *live)
+static int
+mark_needed(void *context, const struct moat_entry *entry, struct moat_error *err)
 {
-	qsort(orphans->items, orphans->count, sizeof *orphans->items, compare_orphans);
-	for (size_t i = 0; i < live->count; i++) {
-		const struct moat_entry *entry = live->items[i];
-		struct orphan key = {entry->locator[0], false}, *found;
+	struct orphans *orphans = context;
+	struct orphan key = {entry->locator[0], false}, *found;
 
-		if (entry->type != MOAT_FILE || (entry->flags & MOAT_HAS_LOCATOR) == 0)
-			continue;
-		found = bsearch(&key, orphans->items, orphans->count, sizeof key, compare_orphans);
-		if (found != NULL)
-			found->needed = true;
-	}
+	if ((entry->flags & MOAT_HAS_LOCATOR) == 0)
+		return 0;
+	found = bsearch(&key, orphans->items, orphans->count, sizeof key, compare_orphans);
+	if (found != NULL)
+		found->needed = true;
+	return 0;
 }
 
 static int
@@ -203,7 +201,7 @@ remove_unneeded(const struct archive *archive, const struct orphans *orphans,
 
 /* Every pack that goes is an orphan first: after a crash at any point the next removal finishes. */
 int
-archive_remove(void *self, const char *ref, const struct moat_entries *live, struct moat_error *err)
+archive_remove(void *self, const char *ref, const struct moat_live *live, struct moat_error *err)
 {
 	const struct archive *archive = self;
 	char from[PACK_NAME_MAX], to[PACK_NAME_MAX];
@@ -221,8 +219,10 @@ archive_remove(void *self, const char *ref, const struct moat_entries *live, str
 		return moat_fail_errno(err, "rename `%s/%s'", archive->path, from);
 	r = store_each(archive, PACK_ORPHAN, add_orphan, &orphans, err);
 	if (r == 0 && orphans.count > 0) {
-		mark_needed(&orphans, live);
-		r = remove_unneeded(archive, &orphans, err);
+		qsort(orphans.items, orphans.count, sizeof *orphans.items, compare_orphans);
+		r = live->each(live, mark_needed, &orphans, err);
+		if (r == 0)
+			r = remove_unneeded(archive, &orphans, err);
 	}
 	free(orphans.items);
 	return r < 0 ? -1 : fs_sync(archive->dirfd, archive->path, err);

@@ -253,6 +253,9 @@ struct moat_target {
 	const char *workspace; /* absolute path of the first workspace; NULL when there is none */
 	int workspace_fd;      /* open directory, or -1 */
 	const struct moat_config *config; /* of this plugin; may be NULL */
+	/* moat's home: stores of snapshots lie below it, on its filesystem.  Open directory, or -1.
+	 */
+	int home_fd;
 };
 
 /* A bid.  score 0: "no, because `reason`", where the reason says what is missing and what would
@@ -319,11 +322,15 @@ struct moat_entries {
 
 #define MOAT_REF_MAX 256
 
+#define MOAT_REF_REMOVED 1u /* for enumerate: remove() was called, only the manifest is kept */
+
 /* How a backend calls a snapshot that it holds: one line of printable ASCII, stored by the core. */
 struct moat_ref {
 	size_t struct_size;
 	char text[MOAT_REF_MAX];
 	uint64_t stored_bytes; /* what it added to the store; 0 when not known */
+	uint32_t flags;        /* MOAT_REF_* */
+	uint32_t reserved;
 };
 
 /* The backend's own directory of the store: one per workspace and backend, mode 0700, empty at
@@ -358,7 +365,9 @@ struct moat_capture {
 	int (*stored)(const struct moat_capture *capture, size_t index, int fd, uint64_t size,
 		      const uint8_t *hash, const uint64_t locator[3], struct moat_error *err);
 	/* Once all content is stored: the manifest, for a backend that keeps a copy beside the
-	 * content, so that a lost store can be rebuilt.  Borrowed until capture returns. */
+	 * content, so that a lost index can be rebuilt.  It may be written as the difference from
+	 * the manifest of an earlier snapshot; see moat_live.manifests.  Borrowed until capture
+	 * returns. */
 	int (*manifest)(const struct moat_capture *capture, const void **ret, size_t *ret_size,
 			struct moat_error *err);
 };
@@ -378,13 +387,29 @@ struct moat_extract {
 		     const char **ret_name, struct moat_error *err);
 	/* The content of that entry is complete: size and hash of what was written (hash NULL: not
 	 * computed; the core will read it back).  fd: the new file, which the core does not keep,
-	 * or -1 when there is none. Returns -1 when it is not what the manifest says. */
+	 * or -1 when there is none; the core gives it owner, attributes, mode and times, so nothing
+	 * may be written to it afterwards. Returns -1 when it is not what the manifest says. */
 	int (*done)(const struct moat_extract *extract, size_t index, int fd, uint64_t size,
 		    const uint8_t *hash, struct moat_error *err);
 	/* The content of that entry is lost or damaged, as `why` says.  In verify: go on with the
 	 * next. Returns -1 when the call is to end. */
 	int (*damaged)(const struct moat_extract *extract, size_t index,
 		       const struct moat_error *why, struct moat_error *err);
+};
+
+/* remove: what must stay. */
+struct moat_live {
+	size_t struct_size;
+	void *context;
+	/* Calls visit for every file without leader that a snapshot which stays needs; for some of
+	 * them more than once.  visit returns -1 to end the call. */
+	int (*each)(const struct moat_live *live,
+		    int (*visit)(void *context, const struct moat_entry *entry,
+				 struct moat_error *err),
+		    void *context, struct moat_error *err);
+	/* NULL-terminated refs, of snapshots that stay or were removed: the copies of their
+	 * manifests are needed to read those of others. */
+	const char *const *manifests;
 };
 
 /* Capabilities of a snapshot backend. */
@@ -405,21 +430,24 @@ struct moat_snapshot_ops {
 	void (*close)(void *self);
 	/* [required] Stores the content of every file without leader that is not MOAT_SAME (it may
 	 * store those again, too), durably (fsync) before it returns.  On failure it leaves nothing
-	 * behind. */
+	 * behind.  A process that dies within the call does: the next one calls remove() with the
+	 * id of that snapshot in place of a ref. */
 	int (*capture)(void *self, const struct moat_capture *capture, struct moat_ref *ret,
 		       struct moat_error *err);
 	/* [required] Gives back the content of the entries listed, in any order. Never writes
 	 * elsewhere. */
 	int (*materialise)(void *self, const struct moat_extract *extract, struct moat_error *err);
-	/* [required] The snapshot is no longer wanted.  live: all entries of all snapshots that
-	 * stay; a unit of storage that one of their locators names is kept.  A ref that is gone
-	 * already is success. */
-	int (*remove)(void *self, const char *ref, const struct moat_entries *live,
+	/* [required] The snapshot is no longer wanted: what no live one needs goes, also of those
+	 * that were removed before.  A ref (or id, see capture) that is gone already, or was never
+	 * there, is success. */
+	int (*remove)(void *self, const char *ref, const struct moat_live *live,
 		      struct moat_error *err);
-	/* Reads everything back.  NULL: the core materialises and compares instead. */
+	/* Reads back the content of the entries listed, and whatever else the store holds for that
+	 * ref: damage to any of it is told.  NULL: cannot. */
 	int (*verify)(void *self, const struct moat_extract *extract, struct moat_error *err);
-	/* Calls found() for each snapshot that the store holds a manifest of; used to rebuild a
-	 * lost index. NULL: the store cannot be rebuilt. */
+	/* Calls found() for each snapshot that the store holds a manifest of, those with
+	 * MOAT_REF_REMOVED, too; used to rebuild a lost index.  NULL: the store cannot be rebuilt.
+	 */
 	int (*enumerate)(void *self,
 			 int (*found)(void *context, const struct moat_ref *ref,
 				      const void *manifest, size_t manifest_size,

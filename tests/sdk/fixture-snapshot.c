@@ -79,7 +79,7 @@ materialise(void *self, const struct moat_extract *extract, struct moat_error *e
 }
 
 static int
-remove_snapshot(void *self, const char *ref, const struct moat_entries *live,
+remove_snapshot(void *self, const char *ref, const struct moat_live *live,
 		struct moat_error *err)
 {
 	return 0;

@@ -50,14 +50,30 @@ make_sparse(struct world *world, const char *name, off_t size, size_t count, con
 	assert_int_equal(close(fd), 0);
 }
 
+/* NULL: no snapshot stays. */
+static int
+visit_live(const struct moat_live *live,
+	   int (*visit)(void *context, const struct moat_entry *entry, struct moat_error *err),
+	   void *context, struct moat_error *err)
+{
+	const struct tree *tree = live->context;
+
+	for (size_t i = 0; tree != NULL && i < tree->count; i++)
+		if (tree->entries[i].type == MOAT_FILE &&
+		    tree->entries[i].leader == MOAT_NO_LEADER &&
+		    visit(context, &tree->entries[i], err) < 0)
+			return -1;
+	return 0;
+}
+
 void
 remove_ok(struct world *world, const char *ref, const struct tree *live)
 {
-	static const struct moat_entries none = {sizeof none, sizeof(struct moat_entry), 0, NULL};
+	static const char *const none[] = {NULL};
+	struct moat_live wanted = {sizeof wanted, (void *) live, visit_live, none};
 	struct moat_error err = MOAT_ERROR_INIT;
 
-	assert_ok(world->ops->remove(world->self, ref, live == NULL ? &none : &live->list, &err),
-		  &err);
+	assert_ok(world->ops->remove(world->self, ref, &wanted, &err), &err);
 }
 
 static int

@@ -11,7 +11,7 @@
 #include "fake-archive.h"
 #include "plugins/snapshot-archive/pack.h"
 #include "plugins/snapshot-archive/store.h"
-#include "plugins/snapshot-archive/tar.h"
+#include "common/tar.h"
 
 #define PACK "snap_000000000001.tar.lz4"
 

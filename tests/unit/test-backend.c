@@ -159,7 +159,7 @@ hostile_extract(void *self, const struct moat_extract *extract, struct moat_erro
 }
 
 static int
-hostile_remove(void *self, const char *ref, const struct moat_entries *live, struct moat_error *err)
+hostile_remove(void *self, const char *ref, const struct moat_live *live, struct moat_error *err)
 {
 	return answer(err);
 }
@@ -700,7 +700,7 @@ extract_is_checked(void **state)
 	assert_false(snapshot_can_verify(f->backend));
 	assert_fails(snapshot_verify(f->backend, &extract, &f->err), &f->err, MOAT_UNSUPPORTED,
 		     "cannot verify");
-	assert_fails(snapshot_remove(f->backend, NULL, &entries, &f->err), &f->err, MOAT_FAILED,
+	assert_fails(snapshot_remove(f->backend, NULL, NULL, &f->err), &f->err, MOAT_FAILED,
 		     "no snapshot");
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Holes: the parts of a file that have data, found in a file or written down in a tar member (the
  * GNU sparse format 1.0: the map as decimal lines before the data). */
-#ifndef MOAT_SNAPSHOT_ARCHIVE_SPARSE_H
-#define MOAT_SNAPSHOT_ARCHIVE_SPARSE_H
+#ifndef MOAT_COMMON_SPARSE_H
+#define MOAT_COMMON_SPARSE_H
 
 #include <stdbool.h>
 #include <stdint.h>

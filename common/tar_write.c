@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "tar.h"
+#include "common/tar.h"
 
 #define OCTAL_7 07777777u
 #define OCTAL_11 077777777777u

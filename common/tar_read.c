@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tar.h"
+#include "common/tar.h"
 
 /* What an extended header says that matters for the content. */
 struct pax {

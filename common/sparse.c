@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Where a file has data: lseek(2) with SEEK_DATA and SEEK_HOLE, and the text form of tar. */
-#include "sparse.h"
+#include "common/sparse.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "tar.h"
+#include "common/tar.h"
 
 void
 sparse_map_free(struct sparse_map *map)

@@ -3,15 +3,15 @@
  *
  * The writer puts the bytes of a name into the header as they are: no locale and no character set
  * comes into it.  The reader takes what the writer makes and nothing else. */
-#ifndef MOAT_SNAPSHOT_ARCHIVE_TAR_H
-#define MOAT_SNAPSHOT_ARCHIVE_TAR_H
+#ifndef MOAT_COMMON_TAR_H
+#define MOAT_COMMON_TAR_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "common/buf.h"
 #include "common/error.h"
-#include "sparse.h"
+#include "common/sparse.h"
 
 #define TAR_BLOCK 512
 #define TAR_NAME 100
