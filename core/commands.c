@@ -76,6 +76,14 @@ static const struct option_spec snapshot_restore_options[] = {
 	END
 };
 
+static const struct option_spec snapshot_prune_options[] = {
+	{"keep", 0, OPTION_VALUE, "N", NULL, "keep the newest N"},
+	{"max-bytes", 0, OPTION_VALUE, "SIZE", NULL, "keep what fits into SIZE: 500M, 2GiB"},
+	{"workspace", 0, OPTION_VALUE, "DIR", NULL, "of that workspace (default: the current directory)"},
+	{"dry-run", 0, OPTION_FLAG, NULL, NULL, "only say what would be done"},
+	END
+};
+
 static const struct option_spec rollback_options[] = {
 	{"to", 0, OPTION_VALUE, "DIR", NULL, "into DIR, which must be absent or empty, instead of in place"},
 	{"dry-run", 0, OPTION_FLAG, NULL, NULL, "only say what would be done"},
@@ -159,6 +167,14 @@ const struct command commands[] = {
 		.summary = "delete snapshots",
 		.description = "What other snapshots need is kept.",
 		.min_arguments = 1, .max_arguments = -1, .run = cmd_snapshot_delete,
+	}, {
+		.name = "prune", .parent = "snapshot", .synopsis = "[OPTION]...",
+		.summary = "delete the oldest snapshots of a workspace",
+		.description =
+			"Keeps the newest, as many as --keep says, or as fit into --max-bytes; without either, what "
+			"snapshots.retention of moat.yaml says. The newest, and those taken before runs, always "
+			"stay (the latter unless snapshots.retention.delete_initial). Prints the ids of those that went.",
+		.options = snapshot_prune_options, .run = cmd_snapshot_prune,
 	}, {
 		.name = "verify", .parent = "snapshot", .synopsis = "[OPTION]... [SNAP...]",
 		.summary = "read snapshots back and compare them with what was taken",
