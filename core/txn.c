@@ -79,6 +79,7 @@ txn_free(struct txn *txn)
 		return;
 	member_clear(&txn->member);
 	free(txn->changes);
+	free(txn->desired_of);
 	free(txn);
 }
 
@@ -243,8 +244,7 @@ txn_commit(struct txn *txn, struct moat_error *err)
 	if (journal_create(txn->home, &journal, err) < 0)
 		return -1;
 	interrupt_hold(&saved);
-	if (stage_make(txn->home, &journal, member, err) < 0 ||
-	    stage_fill(member, txn->desired, &txn->source, err) < 0 ||
+	if (stage_make(txn->home, &journal, member, err) < 0 || stage_fill(txn, err) < 0 ||
 	    journal_write_plan(&journal, &member->plan, err) < 0 ||
 	    journal_decide(&journal, err) < 0)
 		give_up(txn->home, &journal, member);

@@ -77,6 +77,19 @@ plan_path(const struct plan *plan, const struct op *op)
 	return op->from >= 0 ? plan_from(plan, op)->path : plan_to(plan, op)->path;
 }
 
+size_t
+plan_subtree_end(const struct manifest *manifest, size_t top)
+{
+	const char *path = manifest->entries[top]->path;
+	size_t n = strlen(path), i = top + 1;
+
+	while (i < manifest->count &&
+	       (n == 0 || (strncmp(manifest->entries[i]->path, path, n) == 0 &&
+			   manifest->entries[i]->path[n] == '/')))
+		i++;
+	return i;
+}
+
 static int
 encode_manifest(const struct manifest *manifest, struct buf *out, struct moat_error *err)
 {
