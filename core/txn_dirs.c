@@ -84,6 +84,7 @@ static void
 drop(struct dirs *dirs, struct slot *slot)
 {
 	cleanup_close(&slot->fd);
+	slot->fd = -1;
 	dirs->slot_of[slot->index] = -1;
 }
 

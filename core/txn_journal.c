@@ -282,6 +282,7 @@ journal_close(struct journal *journal)
 {
 	cleanup_close(&journal->lock_fd);
 	cleanup_close(&journal->fd);
+	journal->lock_fd = journal->fd = -1;
 }
 
 int

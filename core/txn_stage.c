@@ -101,6 +101,7 @@ stage_remove(const struct journal *journal, struct member *member, const struct 
 	char name[64];
 
 	cleanup_close(&member->stage_fd);
+	member->stage_fd = -1;
 	if (!member->stage_inside)
 		return fs_remove_tree(journal->fd, "stage", err);
 	inside_name(journal, name);
