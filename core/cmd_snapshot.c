@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The commands about snapshots, and `rollback' and `recover'. */
+/* The commands about snapshots, and `rollback'. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -370,7 +370,7 @@ cmd_rollback(struct app *app, const struct args *args, struct moat_error *err)
 	return restore_snapshot(app, snap, &options, err);
 }
 
-/* ------------------------------------------------------------------------------- delete, recover
+/* ------------------------------------------------------------------------------- delete, verify
  */
 
 /* What a verification finds, for people or into an array. */
@@ -499,33 +499,5 @@ cmd_snapshot_delete(struct app *app, const struct args *args, struct moat_error 
 			return -1;
 		log_notice("deleted %s", snap->id);
 	}
-	return 0;
-}
-
-int
-cmd_recover(struct app *app, const struct args *args, struct moat_error *err)
-{
-	AUTO_JSON json_t *json = NULL;
-
-	(void) args;
-	/* Opening the home does it; this command is for seeing the result. */
-	if (app_home(app, err) < 0)
-		return -1;
-	if (app->json) {
-		json = json_object();
-		if (json == NULL ||
-		    json_put_int(json, "completed", (int64_t) app->recovery.completed) < 0 ||
-		    json_put_int(json, "undone", (int64_t) app->recovery.undone) < 0 ||
-		    json_put_int(json, "failed", (int64_t) app->recovery.failed) < 0)
-			return moat_fail_memory(err);
-		if (json_print(json, false, err) < 0)
-			return -1;
-	} else if (app->recovery.completed + app->recovery.undone + app->recovery.failed == 0) {
-		log_notice("nothing was interrupted");
-	}
-	if (app->recovery.failed > 0)
-		return moat_fail(err, MOAT_FAILED,
-				 "%" PRIu64 " interrupted transactions could not be completed",
-				 app->recovery.failed);
 	return 0;
 }

@@ -6,7 +6,9 @@
  *   txn_fill.c     new content in it, ready to be renamed into place
  *   txn_dirs.c     open directories of the stage, for many threads
  *   txn_meta.c     owner, mode, attributes and times
+ *   txn_prelude.c  what is changed before there is a plan
  *   txn_journal.c  the files of txn/TXN: intent, plan, commit, undo, done
+ *   txn_plan_file.c  the plan as bytes
  *   txn_apply.c    each operation, forward and back, from any point where it may have been left
  *   txn_subtree.c  a directory that comes back: is it still what was put there?
  *   txn.c          the order of it all, and recovery
@@ -75,6 +77,9 @@ struct member {
 	int64_t root_mtime_sec; /* before anything was done */
 	uint32_t root_mtime_nsec;
 	struct plan plan;
+	/* For the record that `moat undo' reads. */
+	bool recorded;
+	char *snapshot, *safety, *undoes; /* ids, or NULL */
 };
 
 #define STAGE_NAME_MAX 24
@@ -89,6 +94,7 @@ struct journal {
 
 enum journal_state {
 	JOURNAL_EMPTY,    /* nothing but the directory */
+	JOURNAL_PRELUDE,  /* what came before a plan is to be changed back */
 	JOURNAL_INTENT,   /* before the decision: old it is */
 	JOURNAL_COMMIT,   /* decided: new it is */
 	JOURNAL_UNDO,     /* could not be carried through: old it is again */
@@ -114,7 +120,20 @@ int journal_read_plan(const struct journal *journal, struct plan *plan, struct m
 int journal_decide(const struct journal *journal, struct moat_error *err);
 int journal_move(const struct journal *journal, enum journal_state from, enum journal_state to,
 		 struct moat_error *err);
+bool journal_has(const struct journal *journal, const char *name);
 int journal_remove(const struct home *home, struct journal *journal, struct moat_error *err);
+
+/* txn_prelude.c.  Ends it, if there is one: objects that are still open get their mode of before,
+ * or (new) of after; what was made for nothing goes. */
+int prelude_settle(const struct journal *journal, int root_fd, bool new, struct moat_error *err);
+int prelude_read(const struct journal *journal, struct member *member, bool *ret_made,
+		 struct moat_error *err);
+struct journal prelude_take_journal(struct txn_prelude *prelude);
+
+/* core/undo.c: moves the plan of a finished transaction to the records of its workspace.  May be
+ * repeated. */
+int undo_publish(const struct home *home, const struct journal *journal,
+		 const struct member *member, struct moat_error *err);
 
 /* The stage: a private directory on the workspace's own mount. */
 int stage_make(const struct home *home, const struct journal *journal, struct member *member,
@@ -169,12 +188,16 @@ struct txn {
 	size_t change_count;
 	struct txn_counts counts;
 	struct member member;
+	struct txn_prelude *prelude; /* or NULL; borrowed */
+	bool recorded;
+	const char *snapshot, *safety, *undoes;
 	int64_t *desired_of; /* per entry of the plan's `to': its index in `desired' */
 };
 
 int stage_fill(struct txn *txn, struct moat_error *err);
 
-int plan_make(struct txn *txn, const char *const *paths, struct moat_error *err);
+/* exact: how many `paths' there are, when only these are meant; else 0. */
+int plan_make(struct txn *txn, const char *const *paths, size_t exact, struct moat_error *err);
 
 /* Carries the plan out (again), or takes it back (again).  Every operation looks at where things
  * are first, so that both can be repeated from any point.  apply: MOAT_CONFLICT when something is

@@ -118,10 +118,30 @@ is_at_or_below(const char *path, const char *top)
 	return n == 0 || (strncmp(path, top, n) == 0 && (path[n] == '\0' || path[n] == '/'));
 }
 
+/* One of a sorted list, or a directory that one of it needs and that is not there. */
+static bool
+is_listed(const char *path, const char *const *paths, size_t count, bool live)
+{
+	size_t low = 0, high = count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (manifest_compare(paths[middle], path) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < count &&
+	       (strcmp(paths[low], path) == 0 || (!live && is_at_or_below(paths[low], path)));
+}
+
 /* Chosen, or a directory that what was chosen needs and that is not there. */
 static bool
-is_selected(const char *path, const char *const *paths, bool live, bool desired)
+is_selected(const char *path, const char *const *paths, size_t exact, bool live, bool desired)
 {
+	if (exact > 0)
+		return is_listed(path, paths, exact, live);
 	if (paths == NULL || paths[0] == NULL)
 		return true;
 	for (size_t i = 0; paths[i] != NULL; i++)
@@ -132,9 +152,10 @@ is_selected(const char *path, const char *const *paths, bool live, bool desired)
 }
 
 static int
-check_paths(const struct draft *draft, const char *const *paths, struct moat_error *err)
+check_paths(const struct draft *draft, const char *const *paths, size_t exact,
+	    struct moat_error *err)
 {
-	for (size_t i = 0; paths != NULL && paths[i] != NULL; i++)
+	for (size_t i = 0; exact == 0 && paths != NULL && paths[i] != NULL; i++)
 		if (manifest_find(draft->live, paths[i]) < 0 &&
 		    manifest_find(draft->desired, paths[i]) < 0)
 			return moat_fail(
@@ -147,7 +168,7 @@ check_paths(const struct draft *draft, const char *const *paths, struct moat_err
 
 /* The steps, by path: a merge of both manifests. */
 static void
-merge(struct draft *draft, const char *const *paths)
+merge(struct draft *draft, const char *const *paths, size_t exact)
 {
 	const struct manifest *live = draft->live, *desired = draft->desired;
 	size_t l = 0, d = 0;
@@ -167,7 +188,8 @@ merge(struct draft *draft, const char *const *paths)
 			draft->live_step[step.live] = -1;
 		if (step.desired >= 0)
 			draft->desired_step[step.desired] = -1;
-		if (!is_selected(step_path(draft, &step), paths, step.live >= 0, step.desired >= 0))
+		if (!is_selected(step_path(draft, &step), paths, exact, step.live >= 0,
+				 step.desired >= 0))
 			continue;
 		if (step.live >= 0)
 			draft->live_step[step.live] = (int64_t) draft->count;
@@ -672,13 +694,13 @@ list_changes(struct draft *draft, struct moat_error *err)
 }
 
 int
-plan_make(struct txn *txn, const char *const *paths, struct moat_error *err)
+plan_make(struct txn *txn, const char *const *paths, size_t exact, struct moat_error *err)
 {
 	AUTO_DRAFT struct draft draft = {.txn = txn, .live = txn->live, .desired = txn->desired};
 
-	if (draft_allocate(&draft, err) < 0 || check_paths(&draft, paths, err) < 0)
+	if (draft_allocate(&draft, err) < 0 || check_paths(&draft, paths, exact, err) < 0)
 		return -1;
-	merge(&draft, paths);
+	merge(&draft, paths, exact);
 	count_links(draft.live, draft.live_links);
 	count_links(draft.desired, draft.desired_links);
 	for (size_t i = 0; i < draft.count; i++)

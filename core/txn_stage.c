@@ -105,6 +105,8 @@ stage_remove(const struct journal *journal, struct member *member, const struct 
 	if (!member->stage_inside)
 		return fs_remove_tree(journal->fd, "stage", err);
 	inside_name(journal, name);
+	if (faccessat(member->root_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
+		return 0; /* Gone before: the root's time is somebody else's business now. */
 	if (fs_remove_tree(member->root_fd, name, err) < 0)
 		return -1;
 	/* Making and removing it has touched the workspace's root. */
