@@ -25,6 +25,7 @@ command_fn cmd_snapshot_show;
 command_fn cmd_snapshot_verify;
 command_fn cmd_status;
 command_fn cmd_trace;
+command_fn cmd_undo;
 command_fn cmd_version;
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The commands about snapshots, and `rollback' and `recover'. */
+/* The commands about snapshots, and `rollback'. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -378,7 +378,7 @@ cmd_rollback(struct app *app, const struct args *args, struct moat_error *err)
 	return restore_snapshot(app, snap, &options, err);
 }
 
-/* ------------------------------------------------------------------------------- delete, recover
+/* ------------------------------------------------------------------------------- delete, verify
  */
 
 /* What a verification finds, for people or into an array. */
@@ -571,54 +571,4 @@ cmd_snapshot_prune(struct app *app, const struct args *args, struct moat_error *
 		     : snap_prune(app, workspace, &limits, &list, err)) < 0)
 		return -1;
 	return print_pruned(app, &list, dry_run, err);
-}
-
-/* Opening the home has completed the transactions. */
-static int
-print_recovery(struct app *app, const struct snap_recovery *snapshots, struct moat_error *err)
-{
-	AUTO_JSON json_t *json = NULL;
-
-	if (!app->json) {
-		if (app->recovery.completed + app->recovery.undone + app->recovery.failed +
-			    snapshots->cleared + snapshots->rebuilt + snapshots->failed ==
-		    0)
-			log_notice("nothing was interrupted");
-		if (snapshots->cleared > 0)
-			log_notice("cleared away what %" PRIu64
-				   " interrupted snapshots, deletions or imports had left",
-				   snapshots->cleared);
-		return 0;
-	}
-	json = json_object();
-	if (json == NULL ||
-	    json_put_int(json, "completed", (int64_t) app->recovery.completed) < 0 ||
-	    json_put_int(json, "undone", (int64_t) app->recovery.undone) < 0 ||
-	    json_put_int(json, "failed", (int64_t) app->recovery.failed) < 0 ||
-	    json_put_int(json, "snapshots_cleared", (int64_t) snapshots->cleared) < 0 ||
-	    json_put_int(json, "snapshots_rebuilt", (int64_t) snapshots->rebuilt) < 0 ||
-	    json_put_int(json, "snapshots_failed", (int64_t) snapshots->failed) < 0)
-		return moat_fail_memory(err);
-	return json_print(json, false, err);
-}
-
-int
-cmd_recover(struct app *app, const struct args *args, struct moat_error *err)
-{
-	struct snap_recovery snapshots = {0};
-
-	(void) args;
-	if (app_home(app, err) < 0 || snap_recover(app, &snapshots, err) < 0 ||
-	    print_recovery(app, &snapshots, err) < 0)
-		return -1;
-	if (app->recovery.failed > 0)
-		return moat_fail(err, MOAT_FAILED,
-				 "%" PRIu64 " interrupted transactions could not be completed",
-				 app->recovery.failed);
-	if (snapshots.failed > 0)
-		return moat_fail(err, MOAT_FAILED,
-				 "the snapshots of %" PRIu64
-				 " workspaces could not be put in order",
-				 snapshots.failed);
-	return 0;
 }

@@ -90,6 +90,11 @@ static const struct option_spec rollback_options[] = {
 	END
 };
 
+static const struct option_spec undo_options[] = {
+	{"dry-run", 0, OPTION_FLAG, NULL, NULL, "only say what would be done"},
+	END
+};
+
 static const struct option_spec trace_options[] = {
 	{"tree", 0, OPTION_FLAG, NULL, NULL, "show what started what"},
 	{"follow", 0, OPTION_FLAG, NULL, NULL, "go on until the run ends"},
@@ -190,6 +195,15 @@ const struct command commands[] = {
 			"snapshot. A safety snapshot is taken first, and the command that undoes the rollback is "
 			"printed.",
 		.options = rollback_options, .min_arguments = 1, .max_arguments = 2, .run = cmd_rollback,
+	}, {
+		.name = "undo", .synopsis = "[OPTION]... [TXN]",
+		.summary = "take back the last restore of a workspace",
+		.description =
+			"Of the workspace in the current directory, or the restore TXN. Exactly what it changed "
+			"becomes what it was before; everything else stays as it is now. Refused with status 3 "
+			"when any of it has been changed since. An undo is a restore, too: undone once more, it "
+			"is done again.",
+		.options = undo_options, .max_arguments = 1, .run = cmd_undo,
 	}, {
 		.name = "trace", .synopsis = "[OPTION]... RUN",
 		.summary = "show every program that a run executed",
