@@ -328,6 +328,7 @@ take_snapshot(struct running *r, struct moat_error *err)
 	if (snap_create(r->app, r->workspace, &options, &r->snap, err) < 0)
 		return moat_wrap(err, "nothing was started");
 	log_info("snapshot: %s", r->snap->id);
+	snap_retain(r->app, r->workspace, r->config);
 	return run_note_snapshot(r->run, r->snap->id, err);
 }
 
