@@ -135,17 +135,29 @@ check_index(const struct taking *taking, size_t index, struct moat_error *err)
 			 "the backend asked for entry %zu, which is no file of its own", index);
 }
 
-/* Of the open file, for the entry; a backend may store them beside the content. */
+/* Of the open file, for the entry; a backend may store them beside the content.  They are read
+ * without the lock, which is only for the arena, so that the threads of a backend do not wait for
+ * each other's system calls: most files have none. */
 static int
 take_xattrs(struct taking *taking, size_t index, int fd, struct moat_error *err)
 {
 	struct moat_entry *entry = taking->entries[index];
-	int result;
+	struct arena own = {0};
+	const void *xattrs;
+	uint32_t size;
+	int result = tree_xattrs(fd, &own, &xattrs, &size, err);
 
-	pthread_mutex_lock(&taking->lock); /* the arena */
-	result =
-		tree_xattrs(fd, &taking->manifest->arena, &entry->xattrs, &entry->xattrs_size, err);
-	pthread_mutex_unlock(&taking->lock);
+	if (result == 0) {
+		entry->xattrs = NULL;
+		entry->xattrs_size = size;
+	}
+	if (result == 0 && size > 0) {
+		pthread_mutex_lock(&taking->lock);
+		entry->xattrs = arena_copy(&taking->manifest->arena, xattrs, size);
+		pthread_mutex_unlock(&taking->lock);
+		result = entry->xattrs == NULL ? moat_fail_memory(err) : 0;
+	}
+	arena_free(&own);
 	return result < 0 ? moat_wrap(err, "`%s'", entry->path) : 0;
 }
 
