@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#include "store.h"
+#include "crew.h"
 
 int
 archive_check_cancelled(const struct archive *archive, struct moat_error *err)
@@ -15,7 +15,7 @@ archive_check_cancelled(const struct archive *archive, struct moat_error *err)
 }
 
 void
-archive_warn(const struct archive *archive, const char *format, ...)
+archive_log(const struct archive *archive, int level, const char *format, ...)
 {
 	char line[1024];
 	va_list args;
@@ -23,7 +23,7 @@ archive_warn(const struct archive *archive, const char *format, ...)
 	va_start(args, format);
 	(void) vsnprintf(line, sizeof line, format, args);
 	va_end(args);
-	archive->host->log(ARCHIVE_NAME, MOAT_LOG_WARNING, line);
+	archive->host->log(ARCHIVE_NAME, level, line);
 }
 
 int
@@ -93,6 +93,38 @@ read_level(const struct moat_host *host, const struct moat_config *config, int *
 }
 
 static int
+read_full_after(const struct moat_host *host, const struct moat_config *config, int64_t *ret,
+		struct moat_error *err)
+{
+	*ret = 100;
+	if (host->config_int(config, "full_after", ret, err) < 0)
+		return -1;
+	if (*ret < 0)
+		return moat_fail(err, MOAT_USAGE,
+				 "plugins." ARCHIVE_NAME ".full_after is %lld; it is a number of "
+				 "packs, or 0 for never",
+				 (long long) *ret);
+	return 0;
+}
+
+static int
+read_threads(const struct moat_host *host, const struct moat_config *config, size_t *ret,
+	     struct moat_error *err)
+{
+	int64_t threads = 0;
+
+	if (host->config_int(config, "threads", &threads, err) < 0)
+		return -1;
+	if (threads < 0 || threads > CREW_MAX)
+		return moat_fail(err, MOAT_USAGE,
+				 "plugins." ARCHIVE_NAME ".threads is %lld; it can be 1 to %d, or "
+				 "0 for one for each cpu",
+				 (long long) threads, CREW_MAX);
+	*ret = threads == 0 ? crew_cpus() : (size_t) threads;
+	return 0;
+}
+
+static int
 archive_open(const struct moat_host *host, const struct moat_store *store, void **ret_self,
 	     struct moat_error *err)
 {
@@ -103,7 +135,9 @@ archive_open(const struct moat_host *host, const struct moat_store *store, void 
 	archive->host = host;
 	archive->dirfd = store->dirfd;
 	archive->path = store->path;
-	if (read_level(host, store->config, &archive->level, err) < 0)
+	if (read_level(host, store->config, &archive->level, err) < 0 ||
+	    read_full_after(host, store->config, &archive->full_after, err) < 0 ||
+	    read_threads(host, store->config, &archive->threads, err) < 0)
 		return -1;
 	*ret_self = STEAL(archive);
 	return 0;
@@ -113,13 +147,6 @@ static void
 archive_close(void *self)
 {
 	free(self);
-}
-
-/* Reading without a place to write to is what verifying is. */
-static int
-archive_verify(void *self, const struct moat_extract *extract, struct moat_error *err)
-{
-	return archive_materialise(self, extract, err);
 }
 
 static const struct moat_snapshot_ops ops = {

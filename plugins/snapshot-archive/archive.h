@@ -2,19 +2,26 @@
 /* What the files of this plugin share: the handle, and small wrappers of the host's services.
  *
  * The plugin in one picture.  A store is a directory of packs, SNAPID.tar.lz4, one for each
- * snapshot that brought something new.  A pack is one tar stream, cut into independent LZ4 frames:
+ * snapshot that brought something new.  A pack is one tar stream, cut into segments, which are runs
+ * of whole members, and these into independent LZ4 frames:
  *
- *     archive.c   the vtable, configuration
- *     capture.c   entries of the core -> members of a pack
- *     extract.c   locators -> members of packs -> files; verify; enumerate
- *     store.c     names of packs, opening, removal
- *     pack_write.c, pack_read.c   a tar stream <-> LZ4 frames in a file, with an index at its end
+ *     archive.c    the vtable, configuration
+ *     crew.c       threads that work on one call together
+ *     capture.c    entries of the core -> members of a pack, by a crew
+ *     member.c     one file -> one member
+ *     extract.c    locators -> members of packs -> files, by a crew; verify
+ *     enumerate.c  copies of manifests
+ *     remove.c     dropping and compacting what nobody needs
+ *     store.c      names of packs, opening
+ *     press.c      segments -> LZ4 frames, by all of a crew
+ *     pack_write.c, pack_read.c   LZ4 frames <-> a file, with an index at its end
  *     common/tar               members <-> bytes of the tar stream
  *     common/sparse            where a file has data, and how tar says so
  *
- * A locator is { number of the pack, position of the member in the uncompressed tar stream, 0 }. It
- * does not depend on how the stream is cut into frames, nor on their sizes once compressed: it is
- * known while the file is being read, whenever its frame gets written. */
+ * A locator is { number of the pack, number of the segment in it, position of the member in the
+ * segment's content }.  It does not depend on where the segment comes to lie in the file, nor on
+ * what else is in the pack: it is known while the file is being read, and stays true when a pack is
+ * compacted. */
 #ifndef MOAT_SNAPSHOT_ARCHIVE_ARCHIVE_H
 #define MOAT_SNAPSHOT_ARCHIVE_ARCHIVE_H
 
@@ -25,34 +32,39 @@
 
 #define ARCHIVE_NAME "snapshot-archive"
 
-/* Uncompressed bytes after which the next member starts a new frame, and the most that a frame
- * holds.  Small enough for a restore to find a file at once, large enough to compress well; the
- * second one bounds what a reader must be ready for. */
-#define FRAME_TARGET ((size_t) 1 << 20)
-#define FRAME_MAX ((size_t) 4 << 20)
+/* Content of a frame at most.  Small enough for a restore to find a file at once, large enough to
+ * compress well; it bounds what a reader must be ready for. */
+#define FRAME_MAX ((size_t) 1 << 20)
+
+/* Threads of one call at most. */
+#define CREW_MAX 8
 
 /* One handle. */
 struct archive {
 	const struct moat_host *host;
-	int dirfd;        /* the store; the core's */
-	const char *path; /* of the store, for messages */
-	int level;        /* of LZ4: 0 fast to 12 */
+	int dirfd;          /* the store; the core's */
+	const char *path;   /* of the store, for messages */
+	int level;          /* of LZ4: 0 fast to 12 */
+	int64_t full_after; /* packs that one snapshot may need; 0: any number */
+	size_t threads;     /* 1 to CREW_MAX */
 };
 
 int archive_capture(void *self, const struct moat_capture *capture, struct moat_ref *ret,
 		    struct moat_error *err);
 int archive_materialise(void *self, const struct moat_extract *extract, struct moat_error *err);
+int archive_verify(void *self, const struct moat_extract *extract, struct moat_error *err);
 int archive_enumerate(void *self,
 		      int (*found)(void *context, const struct moat_ref *ref, const void *manifest,
 				   size_t manifest_size, struct moat_error *err),
 		      void *context, struct moat_error *err);
-int archive_remove(void *self, const char *ref, const struct moat_live *live,
-		   struct moat_error *err);
+int
+archive_remove(void *self, const char *ref, const struct moat_live *live, struct moat_error *err);
 
 /* -1 with MOAT_CANCELLED when the user wants to stop. */
 int archive_check_cancelled(const struct archive *archive, struct moat_error *err);
-/* One line of warning in moat's log. */
-void archive_warn(const struct archive *archive, const char *format, ...) MOAT_PRINTF(2, 3);
+/* One line in moat's log. */
+void
+archive_log(const struct archive *archive, int level, const char *format, ...) MOAT_PRINTF(3, 4);
 
 /* A content hash that is under way and is given up when its scope ends. */
 struct hasher {

@@ -1,303 +1,364 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Capturing: what changed becomes members of a new pack, with a copy of the manifest at its end. */
-#include <errno.h>
+#include "capture.h"
+
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "pack_write.h"
-#include "common/sparse.h"
-#include "store.h"
-#include "common/tar.h"
+/* What a thread takes at a time: entries whose expected content is about this, or so many. */
+#define BATCH_BYTES ((uint64_t) 256 << 10)
+#define BATCH_ENTRIES 128
 
-#define READ_MAX ((size_t) 1 << 20)     /* between two looks at whether the user wants to stop */
-#define XATTRS_MAX ((uint32_t) 1 << 20) /* beyond it the manifest alone has them */
+/* A pack this small is never worth a full one. */
+#define FULL_MIN ((uint64_t) 4 << 20)
 
-struct capturing {
-	const struct archive *archive;
-	const struct moat_capture *capture;
-	struct pack_writer *pack;
-	uint8_t *skipped; /* per entry: its content could not be read */
-	uint64_t done_bytes, total_bytes, done_items, total_items;
-	uint64_t known_pack; /* the last one that was looked for, */
-	bool known, present; /* whether there is one, and it is there */
+/* ------------------------------------------------------------------------- what is to be stored */
+
+/* A pack that holds content that did not change. */
+struct needed {
+	uint64_t number, size; /* of the file */
+	bool present;
 };
 
-/* Whether the pack of a file that did not change is still in the store. */
+struct planning {
+	const struct archive *archive;
+	struct needed *packs; /* by number */
+	size_t count, allocated;
+	size_t last; /* the one that was asked for last */
+};
+
 static bool
-has_content(struct capturing *c, const struct moat_entry *entry)
+has_content(const struct moat_entry *entry)
 {
-	if (entry->size == 0)
-		return true;
-	if ((entry->flags & MOAT_HAS_LOCATOR) == 0)
-		return false;
-	if (!c->known || c->known_pack != entry->locator[0]) {
-		c->known = true;
-		c->known_pack = entry->locator[0];
-		c->present = store_has_pack(c->archive, entry->locator[0]);
+	return entry->type == MOAT_FILE && entry->leader == MOAT_NO_LEADER;
+}
+
+static size_t
+place_of(const struct planning *planning, uint64_t number)
+{
+	size_t from = 0, to = planning->count;
+
+	while (from < to) {
+		size_t middle = from + (to - from) / 2;
+
+		if (planning->packs[middle].number < number)
+			from = middle + 1;
+		else
+			to = middle;
 	}
-	return c->present;
+	return from;
 }
 
-/* What is the same is in an earlier pack.  If that one is lost, the content is stored again: a new
- * snapshot must not begin its life damaged. */
-static bool
-is_wanted(struct capturing *c, const struct moat_entry *entry)
+static int
+add_pack(struct planning *planning, size_t at, uint64_t number, struct moat_error *err)
 {
-	if (entry->status != MOAT_SAME)
-		return true;
-	return entry->type == MOAT_FILE && entry->leader == MOAT_NO_LEADER &&
-	       !has_content(c, entry);
+	struct needed pack = {.number = number};
+
+	if (planning->count == planning->allocated) {
+		size_t allocated = planning->allocated == 0 ? 16 : 2 * planning->allocated;
+		struct needed *packs = realloc(planning->packs, allocated * sizeof *packs);
+
+		if (packs == NULL)
+			return moat_fail_memory(err);
+		planning->packs = packs;
+		planning->allocated = allocated;
+	}
+	pack.present = store_has_pack(planning->archive, number, &pack.size);
+	memmove(planning->packs + at + 1, planning->packs + at,
+		(planning->count - at) * sizeof *planning->packs);
+	planning->packs[at] = pack;
+	planning->count++;
+	return 0;
 }
 
-static void
-count_work(struct capturing *c)
+/* Whether the content of a file that did not change is still there. If its pack is lost, the
+ * content is stored again: a new snapshot must not begin its life damaged. */
+static int
+is_present(struct planning *planning, const struct moat_entry *entry, bool *ret,
+	   struct moat_error *err)
+{
+	size_t at = planning->last;
+
+	*ret = entry->size == 0;
+	if (*ret || (entry->flags & MOAT_HAS_LOCATOR) == 0)
+		return 0;
+	if (at >= planning->count || planning->packs[at].number != entry->locator[0]) {
+		at = place_of(planning, entry->locator[0]);
+		if ((at == planning->count || planning->packs[at].number != entry->locator[0]) &&
+		    add_pack(planning, at, entry->locator[0], err) < 0)
+			return -1;
+		planning->last = at;
+	}
+	*ret = planning->packs[at].present;
+	return 0;
+}
+
+static int
+find_wanted(struct capturing *c, struct planning *planning, bool *ret_content,
+	    struct moat_error *err)
 {
 	const struct moat_entries *entries = c->capture->entries;
 
 	for (size_t i = 0; i < entries->count; i++) {
 		const struct moat_entry *entry = entries->items[i];
+		bool wanted = entry->status != MOAT_SAME, present;
 
-		if (!is_wanted(c, entry))
-			continue;
-		c->total_items++;
-		if (entry->type == MOAT_FILE && entry->leader == MOAT_NO_LEADER)
-			c->total_bytes += entry->size;
-	}
-}
-
-static void
-report(const struct capturing *c)
-{
-	c->archive->host->progress(c->done_bytes, c->total_bytes, c->done_items, c->total_items);
-}
-
-static struct tar_member
-member_of(const struct capturing *c, const struct moat_entry *entry, char type)
-{
-	struct tar_member member = {
-		.type = type,
-		.path = entry->path,
-		.mode = entry->mode,
-		.uid = entry->uid,
-		.gid = entry->gid,
-		.mtime_sec = entry->mtime_sec,
-		.mtime_nsec = entry->mtime_nsec,
-	};
-
-	if (entry->xattrs_size <= XATTRS_MAX) {
-		member.xattrs = entry->xattrs;
-		member.xattrs_size = entry->xattrs_size;
-	} else {
-		archive_warn(c->archive,
-			     "`%s': its extended attributes are too large for a tar header; moat "
-			     "keeps them, stock tools will not see them",
-			     entry->path);
-	}
-	return member;
-}
-
-static int
-write_header(struct capturing *c, const struct tar_member *member, struct moat_error *err)
-{
-	AUTO_BUF struct buf header = {0};
-
-	if (tar_header(&header, member, err) < 0)
-		return -1;
-	return pack_write(c->pack, header.data, header.size, err);
-}
-
-/* Reads until `size` bytes are there; what is missing because the file has shrunk is zeros, so that
- * the stream stays what its header says. */
-static int
-read_file(int fd, uint64_t offset, uint8_t *data, size_t size, const char *path,
-	  struct moat_error *err)
-{
-	while (size > 0) {
-		ssize_t n = pread(fd, data, size, (off_t) offset);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return moat_fail_errno(err, "read `%s'", path);
-		if (n == 0) {
-			memset(data, 0, size);
-			return 0;
+		if (!wanted && has_content(entry)) {
+			if (is_present(planning, entry, &present, err) < 0)
+				return -1;
+			wanted = !present;
 		}
-		data += n;
-		offset += (uint64_t) n;
-		size -= (size_t) n;
+		if (!wanted)
+			continue;
+		c->flags[i] |= ENTRY_WANTED;
+		*ret_content = *ret_content || (has_content(entry) && entry->size > 0);
 	}
 	return 0;
 }
 
-static int
-copy_extent(struct capturing *c, int fd, const char *path, struct extent extent,
-	    struct hasher *hasher, struct moat_error *err)
+/* Whether what is the same lies in so many packs, or in so much besides the largest, that it had
+ * better be stored once more: a chain without end costs ever more to restore, and to keep.  Asked
+ * only when there is something to be stored anyway. */
+static bool
+is_full_due(const struct planning *planning)
 {
-	while (extent.size > 0) {
-		uint8_t *data;
-		size_t n;
+	int64_t after = planning->archive->full_after;
+	uint64_t sum = 0, largest = 0, limit;
 
-		if (archive_check_cancelled(c->archive, err) < 0 ||
-		    pack_space(c->pack, &data, &n, err) < 0)
-			return -1;
-		n = n < READ_MAX ? n : READ_MAX;
-		n = n < extent.size ? n : (size_t) extent.size;
-		if (read_file(fd, extent.offset, data, n, path, err) < 0)
-			return -1;
-		hasher_data(hasher, data, n);
-		pack_fill(c->pack, n);
-		extent.offset += n;
-		extent.size -= n;
-		c->done_bytes += n;
-		report(c);
+	for (size_t i = 0; i < planning->count; i++) {
+		sum += planning->packs[i].size;
+		if (planning->packs[i].size > largest)
+			largest = planning->packs[i].size;
 	}
-	return 0;
+	limit = largest > FULL_MIN ? largest : FULL_MIN;
+	return after > 0 && (planning->count > (uint64_t) after || sum - largest > limit);
 }
 
-/* Hashes a hole, as the zeros that it reads as. */
 static int
-hash_hole(struct capturing *c, uint64_t size, struct hasher *hasher, struct moat_error *err)
+compare_links(const void *a, const void *b)
 {
-	while (size > 0) {
-		uint64_t n = size < 64 * READ_MAX ? size : 64 * READ_MAX;
+	const struct link *x = a, *y = b;
 
-		if (archive_check_cancelled(c->archive, err) < 0)
-			return -1;
-		hasher_zeros(hasher, n);
-		size -= n;
-		c->done_bytes += n;
-		report(c);
-	}
-	return 0;
+	if (x->leader != y->leader)
+		return x->leader < y->leader ? -1 : 1;
+	return (x->index > y->index) - (x->index < y->index);
 }
 
-static int
-copy_data(struct capturing *c, int fd, const char *path, const struct sparse_map *map,
-	  uint8_t hash[MOAT_HASH_SIZE], struct moat_error *err)
-{
-	AUTO_HASHER struct hasher hasher = {0};
-	uint64_t at = 0;
-
-	if (hasher_begin(&hasher, c->archive->host, err) < 0)
-		return -1;
-	for (size_t i = 0; i < map->count; i++) {
-		if (hash_hole(c, map->items[i].offset - at, &hasher, err) < 0 ||
-		    copy_extent(c, fd, path, map->items[i], &hasher, err) < 0)
-			return -1;
-		at = map->items[i].offset + map->items[i].size;
-	}
-	hasher_end(&hasher, hash);
-	return pack_zeros(c->pack, tar_padding(sparse_map_data(map)), err);
-}
-
-/* One member with the content as it is now.  Its size is settled before the first byte is read;
- * whether it still is that of the file the core sees afterwards. */
-static int
-store_once(struct capturing *c, const struct moat_entry *entry, int fd, uint64_t *ret_size,
-	   uint8_t hash[MOAT_HASH_SIZE], struct moat_error *err)
-{
-	struct tar_member member = member_of(c, entry, TAR_FILE);
-	AUTO_SPARSE_MAP struct sparse_map map = {0};
-	AUTO_BUF struct buf text = {0};
-	struct stat st;
-
-	if (fstat(fd, &st) < 0)
-		return moat_fail_errno(err, "stat `%s'", entry->path);
-	if (sparse_map_scan(fd, &st, &map, &member.sparse, err) < 0 ||
-	    (member.sparse && sparse_map_encode(&map, &text, err) < 0))
-		return -1;
-	member.real_size = (uint64_t) st.st_size;
-	member.size = text.size + sparse_map_data(&map);
-	if (write_header(c, &member, err) < 0 || pack_write(c->pack, text.data, text.size, err) < 0)
-		return -1;
-	*ret_size = member.real_size;
-	return copy_data(c, fd, entry->path, &map, hash, err);
-}
-
-/* 0: opened; 1: it cannot be captured, which the core has noted. */
-static int
-open_file(struct capturing *c, size_t index, int *ret_fd, struct moat_error *err)
-{
-	struct moat_error why = MOAT_ERROR_INIT;
-
-	*ret_fd = c->capture->open(c->capture, index, &why);
-	if (*ret_fd >= 0)
-		return 0;
-	if (why.code == MOAT_GONE || why.code == MOAT_CHANGED || why.code == MOAT_PERMISSION)
-		return 1;
-	return moat_error_set(err, why.code, why.sys_errno, "%s", why.message);
-}
-
-static int
-store_file(struct capturing *c, size_t index, struct moat_error *err)
+static bool
+is_link_of_stored(const struct capturing *c, size_t index)
 {
 	const struct moat_entry *entry = c->capture->entries->items[index];
-	uint64_t before = c->done_bytes;
-	AUTO_CLOSE int fd = -1;
-	int r = open_file(c, index, &fd, err);
 
-	if (r != 0) {
-		c->skipped[index] = 1;
-		return r < 0 ? -1 : 0;
-	}
-	do {
-		uint8_t hash[MOAT_HASH_SIZE];
-		uint64_t size = 0, locator[3] = {0};
-
-		c->done_bytes = before;
-		if (pack_boundary(c->pack, false, err) < 0)
-			return -1;
-		(void) pack_number(c->capture->snapshot, &locator[0]);
-		locator[1] = pack_position(c->pack);
-		if (store_once(c, entry, fd, &size, hash, err) < 0)
-			return -1;
-		/* 1: it changed meanwhile.  The torn copy stays behind in the stream; whoever
-		 * extracts all of it gets the later one. */
-		r = c->capture->stored(c->capture, index, fd, size, hash, locator, err);
-	} while (r > 0);
-	c->done_bytes = before + entry->size;
-	return r;
-}
-
-/* Links and directories: a header without data. */
-static int
-store_header(struct capturing *c, const struct moat_entry *entry, struct moat_error *err)
-{
-	struct tar_member member = member_of(c, entry, TAR_DIRECTORY);
-
-	if (entry->type == MOAT_SYMLINK) {
-		member.type = TAR_SYMLINK;
-		member.link = entry->link_target;
-	} else if (entry->type == MOAT_FILE) {
-		if (c->skipped[entry->leader])
-			return 0;
-		member.type = TAR_HARD_LINK;
-		member.link = c->capture->entries->items[entry->leader]->path;
-	}
-	return pack_boundary(c->pack, false, err) < 0 ? -1 : write_header(c, &member, err);
+	return entry->type == MOAT_FILE && entry->leader != MOAT_NO_LEADER &&
+	       (c->flags[index] & c->flags[entry->leader] & ENTRY_WANTED) != 0;
 }
 
 static int
-store_entries(struct capturing *c, struct moat_error *err)
+find_links(struct capturing *c, struct moat_error *err)
 {
+	const struct moat_entries *entries = c->capture->entries;
+	size_t count = 0;
+
+	for (size_t i = 0; i < entries->count; i++)
+		count += is_link_of_stored(c, i);
+	if (count == 0)
+		return 0;
+	c->links = malloc(count * sizeof *c->links);
+	if (c->links == NULL)
+		return moat_fail_memory(err);
+	for (size_t i = 0; i < entries->count; i++)
+		if (is_link_of_stored(c, i))
+			c->links[c->link_count++] =
+				(struct link){(size_t) entries->items[i]->leader, i};
+	qsort(c->links, c->link_count, sizeof *c->links, compare_links);
+	return 0;
+}
+
+static int
+plan(struct capturing *c, struct moat_error *err)
+{
+	const struct moat_entries *entries = c->capture->entries;
+	struct planning planning = {.archive = c->archive};
+	bool content = false;
+	int r = find_wanted(c, &planning, &content, err);
+
+	if (r == 0 && content && is_full_due(&planning)) {
+		memset(c->flags, ENTRY_WANTED, entries->count);
+		archive_log(c->archive, MOAT_LOG_INFO,
+			    "%s holds everything again, as it would have needed %zu older packs",
+			    c->capture->snapshot, planning.count);
+	}
+	free(planning.packs);
+	if (r < 0)
+		return -1;
+	for (size_t i = 0; i < entries->count; i++) {
+		if ((c->flags[i] & ENTRY_WANTED) == 0)
+			continue;
+		c->total_items++;
+		if (has_content(entries->items[i]))
+			c->total_bytes += entries->items[i]->size;
+	}
+	return find_links(c, err);
+}
+
+/* ---------------------------------------------------------------------------------- the content */
+
+void
+capture_report(struct capturing *c, uint64_t bytes, uint64_t items)
+{
+	pthread_mutex_lock(&c->crew->lock);
+	c->done_bytes += bytes;
+	c->done_items += items;
+	c->archive->host->progress(c->done_bytes, c->total_bytes, c->done_items, c->total_items);
+	pthread_mutex_unlock(&c->crew->lock);
+}
+
+struct batch {
+	size_t from, to;
+	uint64_t bytes, items; /* of the files wanted */
+};
+
+/* The next files that nobody has taken; false: there are no more. */
+static bool
+take_batch(struct capturing *c, struct batch *batch)
+{
+	const struct moat_entries *entries = c->capture->entries;
+
+	*batch = (struct batch){0};
+	pthread_mutex_lock(&c->crew->lock);
+	batch->from = c->next;
+	while (!c->crew->stopped && c->next < entries->count && batch->items < BATCH_ENTRIES &&
+	       batch->bytes < BATCH_BYTES) {
+		const struct moat_entry *entry = entries->items[c->next];
+
+		size_t index = c->next++;
+
+		/* The flags of links are their leaders' to change, meanwhile. */
+		if (!has_content(entry) || (c->flags[index] & ENTRY_WANTED) == 0)
+			continue;
+		batch->items++;
+		batch->bytes += entry->size;
+	}
+	batch->to = c->next;
+	pthread_mutex_unlock(&c->crew->lock);
+	return batch->items > 0;
+}
+
+static int
+store_batch(struct worker *worker, const struct batch *batch, struct moat_error *err)
+{
+	struct capturing *c = worker->c;
+	const struct moat_entries *entries = c->capture->entries;
+
+	if (archive_check_cancelled(c->archive, err) < 0)
+		return -1;
+	for (size_t i = batch->from; i < batch->to; i++) {
+		if (!has_content(entries->items[i]) || (c->flags[i] & ENTRY_WANTED) == 0)
+			continue;
+		if (member_store(worker, i, err) < 0)
+			return -1;
+	}
+	capture_report(c, batch->bytes > worker->early ? batch->bytes - worker->early : 0,
+		       batch->items);
+	worker->early = 0;
+	return 0;
+}
+
+static int
+store_files(void *context, size_t member, struct moat_error *err)
+{
+	CLEANUP(worker_destroy) struct worker worker = {0};
+	struct capturing *c = context;
+	struct batch batch;
+
+	if (worker_init(&worker, c, err) < 0)
+		return -1;
+	while (take_batch(c, &batch))
+		if (store_batch(&worker, &batch, err) < 0)
+			return -1;
+	if (strand_flush(&worker.strand, err) < 0)
+		return -1;
+	return press_finish(&c->press, err);
+}
+
+/* ---------------------------------------------------------------------------- all the rest of it
+ */
+
+/* Directories come before what is in them, writable: so stock tools put away what stands in the
+ * place of one, whatever the order of the files. */
+static int
+store_directories_first(struct worker *worker, struct moat_error *err)
+{
+	const struct capturing *c = worker->c;
 	const struct moat_entries *entries = c->capture->entries;
 
 	for (size_t i = 0; i < entries->count; i++) {
 		const struct moat_entry *entry = entries->items[i];
-		bool content = entry->type == MOAT_FILE && entry->leader == MOAT_NO_LEADER;
+		struct tar_member member = {.type = TAR_DIRECTORY,
+					    .path = entry->path,
+					    .mode = entry->mode | 0700,
+					    .uid = entry->uid,
+					    .gid = entry->gid,
+					    .mtime_sec = entry->mtime_sec};
 
-		if (!is_wanted(c, entry))
+		if (entry->type != MOAT_DIRECTORY || (c->flags[i] & ENTRY_WANTED) == 0)
 			continue;
-		if (archive_check_cancelled(c->archive, err) < 0)
+		if (member_write(worker, SEGMENT_STRUCTURE, &member, err) < 0)
 			return -1;
-		if ((content ? store_file(c, i, err) : store_header(c, entry, err)) < 0)
-			return -1;
-		c->done_items++;
-		report(c);
 	}
-	return 0;
+	return strand_flush(&worker->strand, err);
+}
+
+static int
+store_link(struct worker *worker, size_t index, struct moat_error *err)
+{
+	struct capturing *c = worker->c;
+	const struct moat_entry *entry = c->capture->entries->items[index];
+	struct tar_member member;
+
+	if (entry->type == MOAT_SYMLINK) {
+		member = member_of(c, entry, TAR_SYMLINK);
+		member.link = entry->link_target;
+	} else if ((c->flags[index] & ENTRY_DONE) == 0 &&
+		   (c->flags[entry->leader] & ENTRY_SKIPPED) == 0) {
+		member = member_of(c, entry, TAR_HARD_LINK);
+		member.link = c->capture->entries->items[entry->leader]->path;
+	} else {
+		return 0;
+	}
+	return member_write(worker, SEGMENT_STRUCTURE, &member, err);
+}
+
+/* Links, then directories once more, with their own modes and times: nothing is made in them any
+ * more. */
+static int
+store_structure(struct worker *worker, struct moat_error *err)
+{
+	struct capturing *c = worker->c;
+	const struct moat_entries *entries = c->capture->entries;
+	uint64_t items = 0;
+
+	for (size_t i = 0; i < entries->count; i++) {
+		const struct moat_entry *entry = entries->items[i];
+
+		if ((c->flags[i] & ENTRY_WANTED) == 0 || has_content(entry))
+			continue;
+		items++;
+		if (entry->type != MOAT_DIRECTORY && store_link(worker, i, err) < 0)
+			return -1;
+	}
+	for (size_t i = 0; i < entries->count; i++) {
+		const struct moat_entry *entry = entries->items[i];
+		struct tar_member member;
+
+		if ((c->flags[i] & ENTRY_WANTED) == 0 || entry->type != MOAT_DIRECTORY)
+			continue;
+		member = member_of(c, entry, TAR_DIRECTORY);
+		if (member_write(worker, SEGMENT_STRUCTURE, &member, err) < 0)
+			return -1;
+	}
+	capture_report(c, 0, items);
+	return strand_flush(&worker->strand, err);
 }
 
 static bool
@@ -309,40 +370,75 @@ name_is_taken(const struct moat_entries *entries, const char *name)
 	return false;
 }
 
-/* The manifest's copy, in frames of its own, under a name that nothing in the workspace has. */
+/* The manifest's copy, under a name that nothing in the workspace has, and the end of the stream.
+ */
 static int
-store_manifest(struct capturing *c, struct moat_error *err)
+store_manifest(struct worker *worker, struct moat_error *err)
 {
+	const struct moat_capture *capture = worker->c->capture;
 	char name[128];
 	struct tar_member member = {.type = TAR_FILE, .path = name, .mode = 0600};
 	const void *data;
 	size_t size;
 
-	(void) snprintf(name, sizeof name, ".moat-manifest-%s", c->capture->snapshot);
-	for (unsigned n = 1; name_is_taken(c->capture->entries, name); n++)
-		(void) snprintf(name, sizeof name, ".moat-manifest-%s-%u", c->capture->snapshot, n);
-	if (c->capture->manifest(c->capture, &data, &size, err) < 0)
+	(void) snprintf(name, sizeof name, ".moat-manifest-%s", capture->snapshot);
+	for (unsigned n = 1; name_is_taken(capture->entries, name); n++)
+		(void) snprintf(name, sizeof name, ".moat-manifest-%s-%u", capture->snapshot, n);
+	if (capture->manifest(capture, &data, &size, err) < 0 ||
+	    member_write_data(worker, SEGMENT_MANIFEST, &member, data, size, err) < 0 ||
+	    strand_reserve(&worker->strand, SEGMENT_END, PACK_END_SIZE, err) < 0 ||
+	    strand_zeros(&worker->strand, PACK_END_SIZE, err) < 0)
 		return -1;
-	member.size = size;
-	if (pack_boundary(c->pack, true, err) < 0 || write_header(c, &member, err) < 0 ||
-	    pack_write(c->pack, data, size, err) < 0)
-		return -1;
-	return pack_zeros(c->pack, tar_padding(size), err);
+	return strand_flush(&worker->strand, err);
+}
+
+/* Threads cost more than they bring when there is little to do. */
+static size_t
+crew_size(const struct capturing *c)
+{
+	uint64_t batches = 1 + c->total_bytes / BATCH_BYTES + c->total_items / BATCH_ENTRIES;
+
+	return batches < c->archive->threads ? (size_t) batches : c->archive->threads;
 }
 
 static int
-store_all(struct capturing *c, struct moat_ref *ret, struct moat_error *err)
+store_directories(struct capturing *c, struct moat_error *err)
 {
-	uint64_t manifest;
+	CLEANUP(worker_destroy) struct worker worker = {0};
 
-	count_work(c);
-	if (store_entries(c, err) < 0)
+	return worker_init(&worker, c, err) < 0 ? -1 : store_directories_first(&worker, err);
+}
+
+static int
+store_rest(struct capturing *c, struct moat_error *err)
+{
+	CLEANUP(worker_destroy) struct worker worker = {0};
+
+	if (worker_init(&worker, c, err) < 0 || store_structure(&worker, err) < 0)
 		return -1;
-	if (pack_boundary(c->pack, true, err) < 0)
+	return store_manifest(&worker, err);
+}
+
+static int
+store_all(struct capturing *c, struct pack_writer *pack, struct moat_ref *ret,
+	  struct moat_error *err)
+{
+	AUTO_CREW struct crew crew = {0};
+	int r;
+
+	if (crew_init(&crew, err) < 0)
 		return -1;
-	manifest = pack_position(c->pack);
-	if (store_manifest(c, err) < 0 ||
-	    pack_finish(c->pack, manifest, &ret->stored_bytes, err) < 0)
+	c->crew = &crew;
+	press_init(&c->press, c->archive, &crew, pack);
+	r = plan(c, err);
+	if (r == 0)
+		r = store_directories(c, err);
+	if (r == 0)
+		r = crew_run(&crew, crew_size(c), store_files, c, err);
+	if (r == 0)
+		r = store_rest(c, err);
+	press_destroy(&c->press);
+	if (r < 0 || pack_writer_finish(pack, &ret->stored_bytes, err) < 0)
 		return -1;
 	(void) snprintf(ret->text, sizeof ret->text, "%s", c->capture->snapshot);
 	return 0;
@@ -353,19 +449,21 @@ archive_capture(void *self, const struct moat_capture *capture, struct moat_ref 
 		struct moat_error *err)
 {
 	AUTO_PACK_WRITER struct pack_writer *pack = NULL;
-	AUTO_FREE uint8_t *skipped = NULL;
+	AUTO_FREE uint8_t *flags = NULL;
 	struct capturing c = {.archive = self, .capture = capture};
-	uint64_t number;
+	int r;
 
-	if (pack_number(capture->snapshot, &number) < 0)
+	if (pack_number(capture->snapshot, &c.number) < 0)
 		return moat_fail(err, MOAT_USAGE, "`%s' is not the id of a snapshot",
 				 capture->snapshot);
-	skipped = calloc(capture->entries->count + 1, 1);
-	if (skipped == NULL)
+	flags = calloc(capture->entries->count + 1, 1);
+	if (flags == NULL)
 		return moat_fail_memory(err);
-	if (pack_writer_open(c.archive, number, &pack, err) < 0)
+	if (store_sweep(c.archive, err) < 0 ||
+	    pack_writer_open(c.archive, c.number, PACK_LIVE, &pack, err) < 0)
 		return -1;
-	c.pack = pack;
-	c.skipped = skipped;
-	return store_all(&c, ret, err);
+	c.flags = flags;
+	r = store_all(&c, pack, ret, err);
+	free(c.links);
+	return r;
 }

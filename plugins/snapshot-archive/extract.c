@@ -1,29 +1,41 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Giving content back: by locators into packs, in the order in which it lies there. */
+/* Giving content back, pack after pack; the segments of a pack are distributed over a crew. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "crew.h"
 #include "pack_read.h"
 #include "store.h"
-#include "common/tar.h"
+
+#define HOLE_STEP                                                                                  \
+	((uint64_t) 64 << 20) /* of zeros to hash between two looks at the user's wish             \
+			       */
+#define EMPTY_BATCH 256       /* files without content that a thread takes at a time */
 
 /* One entry that is wanted. */
 struct want {
-	uint64_t pack, position;
+	uint64_t pack, segment, position;
 	size_t index;
+	bool stored; /* it has content, and something tells where */
 };
 
 struct extracting {
 	const struct archive *archive;
 	const struct moat_extract *extract;
-	struct pack_reader *reader; /* of `pack`; NULL: it cannot be read, because of `why` */
-	uint64_t pack;
-	bool opened;
+	struct crew crew;
+	struct want *wants;
+	size_t to;         /* the end of those of the current pack; */
+	size_t next;       /* the first that nobody has taken: under the crew's lock, */
+	size_t next_frame; /* and so this, for frames in which there is nothing wanted */
+	struct pack *pack; /* the current one; NULL: it cannot be read, because of `why` */
 	struct moat_error why;
-	uint64_t done_bytes, total_bytes, done_items;
+	bool *seen;               /* verify: by frame of the pack, whether it was looked at */
+	struct moat_error damage; /* verify: the first that concerns no entry; under the lock */
+	struct pack_cursor cursors[CREW_MAX];         /* made when they are needed */
+	uint64_t done_bytes, total_bytes, done_items; /* under the lock */
 };
 
 static int
@@ -31,34 +43,54 @@ compare_wants(const void *a, const void *b)
 {
 	const struct want *x = a, *y = b;
 
+	if (x->stored != y->stored)
+		return x->stored ? 1 : -1;
 	if (x->pack != y->pack)
 		return x->pack < y->pack ? -1 : 1;
+	if (x->segment != y->segment)
+		return x->segment < y->segment ? -1 : 1;
 	if (x->position != y->position)
 		return x->position < y->position ? -1 : 1;
 	return (x->index > y->index) - (x->index < y->index);
 }
 
-/* Freed by the caller; NULL: no memory. */
-static struct want *
-sorted_wants(const struct moat_entries *entries, uint64_t *total_bytes)
+static int
+sort_wants(struct extracting *x, struct moat_error *err)
 {
-	struct want *wants = calloc(entries->count + 1, sizeof *wants);
+	const struct moat_entries *entries = x->extract->entries;
 
-	if (wants == NULL)
-		return NULL;
+	x->wants = calloc(entries->count + 1, sizeof *x->wants);
+	if (x->wants == NULL)
+		return moat_fail_memory(err);
 	for (size_t i = 0; i < entries->count; i++) {
 		const struct moat_entry *entry = entries->items[i];
+		struct want *want = &x->wants[i];
 
-		wants[i].index = i;
-		if (entry->size > 0 && (entry->flags & MOAT_HAS_LOCATOR) != 0) {
-			wants[i].pack = entry->locator[0];
-			wants[i].position = entry->locator[1];
+		want->index = i;
+		want->stored = entry->size > 0 && (entry->flags & MOAT_HAS_LOCATOR) != 0;
+		if (want->stored) {
+			want->pack = entry->locator[0];
+			want->segment = entry->locator[1];
+			want->position = entry->locator[2];
 		}
-		*total_bytes += entry->size;
+		x->total_bytes += entry->size;
 	}
-	qsort(wants, entries->count, sizeof *wants, compare_wants);
-	return wants;
+	qsort(x->wants, entries->count, sizeof *x->wants, compare_wants);
+	return 0;
 }
+
+static void
+report(struct extracting *x, uint64_t bytes, uint64_t items)
+{
+	pthread_mutex_lock(&x->crew.lock);
+	x->done_bytes += bytes;
+	x->done_items += items;
+	x->archive->host->progress(x->done_bytes, x->total_bytes, x->done_items,
+				   x->extract->entries->count);
+	pthread_mutex_unlock(&x->crew.lock);
+}
+
+/* ------------------------------------------------------------------------------------ one file */
 
 static int
 write_at(int fd, const uint8_t *data, size_t size, uint64_t offset, struct moat_error *err)
@@ -77,34 +109,26 @@ write_at(int fd, const uint8_t *data, size_t size, uint64_t offset, struct moat_
 	return 0;
 }
 
-static void
-report(struct extracting *x, uint64_t bytes)
-{
-	x->done_bytes += bytes;
-	x->archive->host->progress(x->done_bytes, x->total_bytes, x->done_items,
-				   x->extract->entries->count);
-}
-
-/* Data of the stream to its place in the file (fd -1: nowhere). */
+/* Data of the segment to its place in the file (fd -1: nowhere). */
 static int
-copy_extent(struct extracting *x, struct extent extent, int fd, struct hasher *hasher,
-	    struct moat_error *err)
+copy_extent(struct extracting *x, struct pack_cursor *cursor, struct extent extent, int fd,
+	    struct hasher *hasher, struct moat_error *err)
 {
 	while (extent.size > 0) {
 		const uint8_t *data;
 		size_t n;
 
-		if (archive_check_cancelled(x->archive, err) < 0 ||
-		    pack_peek(x->reader, &data, &n, err) < 0)
+		if (pack_peek(cursor, &data, &n, err) < 0)
+			return -1;
+		if (n < extent.size && archive_check_cancelled(x->archive, err) < 0)
 			return -1;
 		n = n < extent.size ? n : (size_t) extent.size;
 		hasher_data(hasher, data, n);
 		if (fd >= 0 && write_at(fd, data, n, extent.offset, err) < 0)
 			return -1;
-		pack_skip(x->reader, n);
+		pack_skip(cursor, n);
 		extent.offset += n;
 		extent.size -= n;
-		report(x, n);
 	}
 	return 0;
 }
@@ -113,20 +137,19 @@ static int
 hash_hole(struct extracting *x, uint64_t size, struct hasher *hasher, struct moat_error *err)
 {
 	while (size > 0) {
-		uint64_t n = size < (64 << 20) ? size : (64 << 20);
+		uint64_t n = size < HOLE_STEP ? size : HOLE_STEP;
 
 		if (archive_check_cancelled(x->archive, err) < 0)
 			return -1;
 		hasher_zeros(hasher, n);
 		size -= n;
-		report(x, n);
 	}
 	return 0;
 }
 
 static int
-copy_file(struct extracting *x, const struct tar_file *file, int fd, struct hasher *hasher,
-	  struct moat_error *err)
+copy_file(struct extracting *x, struct pack_cursor *cursor, const struct tar_file *file, int fd,
+	  struct hasher *hasher, struct moat_error *err)
 {
 	uint64_t at = 0;
 
@@ -136,62 +159,57 @@ copy_file(struct extracting *x, const struct tar_file *file, int fd, struct hash
 		const struct extent *extent = &file->map.items[i];
 
 		if (hash_hole(x, extent->offset - at, hasher, err) < 0 ||
-		    copy_extent(x, *extent, fd, hasher, err) < 0)
+		    copy_extent(x, cursor, *extent, fd, hasher, err) < 0)
 			return -1;
 		at = extent->offset + extent->size;
 	}
 	return 0; /* every map reaches the end of the file */
 }
 
-/* Finds the member and copies its content.  The size must be the manifest's before anything is
- * copied: so a forged header cannot make more of it. */
+/* Finds the member.  Its size must be the manifest's before anything is copied: so a forged header
+ * cannot make more of it. */
 static int
-copy_member(struct extracting *x, const struct want *want, int fd, struct hasher *hasher,
-	    struct moat_error *err)
+find_member(struct extracting *x, struct pack_cursor *cursor, const struct want *want,
+	    struct tar_file *file, struct moat_error *err)
 {
-	const struct moat_entry *entry = x->extract->entries->items[want->index];
-	AUTO_TAR_FILE struct tar_file file = {0};
-	struct tar_source source;
+	struct tar_source source = pack_source(cursor);
 
-	if (entry->size == 0)
-		return 0;
-	if ((entry->flags & MOAT_HAS_LOCATOR) == 0)
-		return moat_fail(err, MOAT_CORRUPT, "nothing tells where the content is stored");
-	if (x->reader == NULL)
-		return moat_fail(err, x->why.code, "%s", x->why.message);
-	source = pack_source(x->reader);
-	if (pack_seek(x->reader, want->position, err) < 0 || tar_read_file(&source, &file, err) < 0)
+	if (pack_seek(cursor, x->pack, want->segment, want->position, err) < 0 ||
+	    tar_read_file(&source, file, err) < 0)
 		return -1;
-	if (file.size != entry->size)
+	if (file->size != x->extract->entries->items[want->index]->size)
 		return moat_fail(err, MOAT_CORRUPT, "the content stored has another size");
-	return copy_file(x, &file, fd, hasher, err);
+	return 0;
 }
 
 static int
-copy_checked(struct extracting *x, const struct want *want, int fd, uint8_t hash[MOAT_HASH_SIZE],
-	     struct moat_error *err)
+copy_checked(struct extracting *x, struct pack_cursor *cursor, const struct want *want, int fd,
+	     uint8_t hash[MOAT_HASH_SIZE], struct moat_error *err)
 {
 	const struct moat_entry *entry = x->extract->entries->items[want->index];
+	AUTO_TAR_FILE struct tar_file file = {0};
 	AUTO_HASHER struct hasher hasher = {0};
-	char name[PACK_NAME_MAX];
 
 	if (hasher_begin(&hasher, x->archive->host, err) < 0)
 		return -1;
-	if (copy_member(x, want, fd, &hasher, err) < 0)
-		return x->reader == NULL ? -1
-					 : moat_wrap(err, "`%s/%s'", x->archive->path,
-						     pack_name(name, want->pack, PACK_LIVE));
+	if (want->stored && x->pack == NULL)
+		return moat_fail(err, x->why.code, "%s", x->why.message);
+	if (entry->size > 0 && !want->stored)
+		return moat_fail(err, MOAT_CORRUPT, "nothing tells where the content is stored");
+	if (want->stored && (find_member(x, cursor, want, &file, err) < 0 ||
+			     copy_file(x, cursor, &file, fd, &hasher, err) < 0))
+		return pack_blame(x->archive, want->pack, err);
 	hasher_end(&hasher, hash);
-	if ((entry->flags & MOAT_HAS_HASH) != 0 && memcmp(hash, entry->hash, MOAT_HASH_SIZE) != 0)
-		return moat_fail(err, MOAT_CORRUPT,
-				 "`%s/%s': the content stored is not that of the manifest",
-				 x->archive->path, pack_name(name, want->pack, PACK_LIVE));
-	return 0;
+	if ((entry->flags & MOAT_HAS_HASH) == 0 || memcmp(hash, entry->hash, MOAT_HASH_SIZE) == 0)
+		return 0;
+	moat_fail(err, MOAT_CORRUPT, "the content stored is not that of the manifest");
+	return want->stored ? pack_blame(x->archive, want->pack, err) : -1;
 }
 
 /* Makes the file and hands it over; what is not complete is removed. */
 static int
-extract_one(struct extracting *x, const struct want *want, struct moat_error *err)
+extract_one(struct extracting *x, struct pack_cursor *cursor, const struct want *want,
+	    struct moat_error *err)
 {
 	const struct moat_extract *extract = x->extract;
 	const struct moat_entry *entry = extract->entries->items[want->index];
@@ -209,7 +227,7 @@ extract_one(struct extracting *x, const struct want *want, struct moat_error *er
 		if (fd < 0)
 			return moat_fail_errno(err, "create `%s' for `%s'", name, entry->path);
 	}
-	if (copy_checked(x, want, fd, hash, &why) == 0)
+	if (copy_checked(x, cursor, want, fd, hash, &why) == 0)
 		r = extract->done(extract, want->index, fd, entry->size, hash, err);
 	else if (why.code == MOAT_CORRUPT)
 		r = extract->damaged(extract, want->index, &why, err);
@@ -221,125 +239,294 @@ extract_one(struct extracting *x, const struct want *want, struct moat_error *er
 	return r;
 }
 
-/* Makes the pack of that number the current one.  One that is damaged is no failure yet: each entry
- * in it is. */
+/* ------------------------------------------------------------------------------------ one pack */
+
+struct batch {
+	size_t from, to;
+};
+
+/* What the next thread takes: all that is wanted of one segment. */
+static bool
+take_batch(struct extracting *x, struct batch *batch)
+{
+	pthread_mutex_lock(&x->crew.lock);
+	batch->from = batch->to = x->next;
+	while (!x->crew.stopped && batch->to < x->to) {
+		const struct want *first = &x->wants[batch->from], *want = &x->wants[batch->to];
+
+		if (want->segment != first->segment ||
+		    (!want->stored && batch->to - batch->from == EMPTY_BATCH))
+			break;
+		batch->to++;
+	}
+	x->next = batch->to;
+	pthread_mutex_unlock(&x->crew.lock);
+	return batch->to > batch->from;
+}
+
+static int
+cursor_of(struct extracting *x, size_t member, struct pack_cursor **ret, struct moat_error *err)
+{
+	*ret = &x->cursors[member];
+	if ((*ret)->decoder == NULL) {
+		/* What a first try left. */
+		pack_cursor_destroy(*ret);
+		if (pack_cursor_init(*ret, err) < 0)
+			return -1;
+	}
+	(*ret)->seen = x->seen;
+	return 0;
+}
+
+static int
+extract_files(void *context, size_t member, struct moat_error *err)
+{
+	struct extracting *x = context;
+	struct pack_cursor *cursor;
+	struct batch batch;
+
+	if (cursor_of(x, member, &cursor, err) < 0)
+		return -1;
+	while (take_batch(x, &batch)) {
+		uint64_t bytes = 0;
+
+		if (archive_check_cancelled(x->archive, err) < 0)
+			return -1;
+		for (size_t i = batch.from; i < batch.to; i++) {
+			if (extract_one(x, cursor, &x->wants[i], err) < 0)
+				return -1;
+			bytes += x->extract->entries->items[x->wants[i].index]->size;
+		}
+		report(x, bytes, batch.to - batch.from);
+	}
+	return 0;
+}
+
+/* A large file is one batch, many small ones are many: more threads than batches are idle. */
+static size_t
+crew_size(const struct extracting *x, size_t from)
+{
+	size_t batches = 0;
+
+	for (size_t i = from; i < x->to && batches < x->archive->threads; i++)
+		batches += i == from || (i - from) % EMPTY_BATCH == 0 ||
+			   x->wants[i].segment != x->wants[i - 1].segment;
+	return batches == 0 ? 1 : batches;
+}
+
+/* One that is damaged is no failure yet: each entry in it is. */
 static int
 change_pack(struct extracting *x, uint64_t number, struct moat_error *err)
 {
-	if (x->opened && x->pack == number)
-		return 0;
-	pack_reader_free(x->reader);
-	x->reader = NULL;
-	x->opened = true;
-	x->pack = number;
+	pack_free(x->pack);
+	x->pack = NULL;
+	for (size_t i = 0; i < CREW_MAX; i++)
+		x->cursors[i].pack = NULL; /* the next one may lie at the same address */
 	moat_error_clear(&x->why);
-	if (pack_reader_open(x->archive, number, &x->reader, &x->why) == 0 ||
-	    x->why.code == MOAT_CORRUPT)
+	if (pack_open(x->archive, number, &x->pack, &x->why) == 0 || x->why.code == MOAT_CORRUPT)
 		return 0;
 	return moat_error_set(err, x->why.code, x->why.sys_errno, "%s", x->why.message);
 }
 
+/* All wants from `from` on that lie in the same pack, or nowhere. */
 static int
-extract_all(struct extracting *x, const struct want *wants, struct moat_error *err)
+extract_pack(struct extracting *x, size_t from, struct moat_error *err)
 {
-	for (size_t i = 0; i < x->extract->entries->count; i++) {
-		const struct moat_entry *entry = x->extract->entries->items[wants[i].index];
+	const struct want *first = &x->wants[from];
 
-		if (archive_check_cancelled(x->archive, err) < 0)
-			return -1;
-		if (entry->size > 0 && (entry->flags & MOAT_HAS_LOCATOR) != 0 &&
-		    change_pack(x, wants[i].pack, err) < 0)
-			return -1;
-		if (extract_one(x, &wants[i], err) < 0)
-			return -1;
-		x->done_items++;
-		report(x, 0);
-	}
-	return 0;
+	x->next = x->to = from;
+	while (x->to < x->extract->entries->count && x->wants[x->to].stored == first->stored &&
+	       x->wants[x->to].pack == first->pack)
+		x->to++;
+	return crew_run(&x->crew, crew_size(x, from), extract_files, x, err);
+}
+
+static int
+extract_begin(struct extracting *x, void *self, const struct moat_extract *extract,
+	      struct moat_error *err)
+{
+	*x = (struct extracting){.archive = self,
+				 .extract = extract,
+				 .why = MOAT_ERROR_INIT,
+				 .damage = MOAT_ERROR_INIT};
+	return crew_init(&x->crew, err) < 0 ? -1 : sort_wants(x, err);
+}
+
+static void
+extract_end(struct extracting *x)
+{
+	for (size_t i = 0; i < CREW_MAX; i++)
+		pack_cursor_destroy(&x->cursors[i]);
+	crew_destroy(&x->crew);
+	pack_free(x->pack);
+	free(x->wants);
+	free(x->seen);
 }
 
 int
 archive_materialise(void *self, const struct moat_extract *extract, struct moat_error *err)
 {
-	struct extracting x = {.archive = self, .extract = extract, .why = MOAT_ERROR_INIT};
-	AUTO_FREE struct want *wants = sorted_wants(extract->entries, &x.total_bytes);
-	int r;
+	CLEANUP(extract_end) struct extracting x;
 
-	if (wants == NULL)
-		return moat_fail_memory(err);
-	r = extract_all(&x, wants, err);
-	pack_reader_free(x.reader);
-	return r;
-}
-
-/* ------------------------------------------------------------------------------- manifests */
-
-struct enumerating {
-	const struct archive *archive;
-	int (*found)(void *context, const struct moat_ref *ref, const void *manifest,
-		     size_t manifest_size, struct moat_error *err);
-	void *context;
-};
-
-static int
-read_manifest(struct pack_reader *reader, struct buf *out, struct moat_error *err)
-{
-	struct tar_source source = pack_source(reader);
-	AUTO_TAR_FILE struct tar_file file = {0};
-
-	if (pack_manifest(reader) == PACK_NO_MANIFEST)
-		return moat_fail(err, MOAT_CORRUPT, "nothing tells where its manifest is");
-	if (pack_seek(reader, pack_manifest(reader), err) < 0 ||
-	    tar_read_file(&source, &file, err) < 0)
+	if (extract_begin(&x, self, extract, err) < 0)
 		return -1;
-	if (file.sparse)
-		return moat_fail(err, MOAT_CORRUPT, "its manifest has holes");
-	while (out->size < file.size) {
-		const uint8_t *data;
-		size_t n;
-
-		if (pack_peek(reader, &data, &n, err) < 0)
+	for (size_t from = 0; from < extract->entries->count; from = x.to) {
+		if (x.wants[from].stored && change_pack(&x, x.wants[from].pack, err) < 0)
 			return -1;
-		n = n < file.size - out->size ? n : (size_t) (file.size - out->size);
-		buf_append(out, data, n);
-		if (buf_check(out, err) < 0)
+		if (extract_pack(&x, from, err) < 0)
 			return -1;
-		pack_skip(reader, n);
 	}
 	return 0;
 }
 
-/* A pack that cannot be read is warned of: the others can still be listed. */
-static int
-visit_pack(void *context, uint64_t number, struct moat_error *err)
+/* -------------------------------------------------------------------------------------- verify */
+
+static void
+note_damage(struct extracting *x, uint64_t number, struct moat_error *why)
 {
-	const struct enumerating *e = context;
-	AUTO_PACK_READER struct pack_reader *reader = NULL;
-	struct moat_ref ref = {.struct_size = sizeof ref};
+	pack_blame(x->archive, number, why);
+	pthread_mutex_lock(&x->crew.lock);
+	if (x->damage.code == MOAT_OK)
+		x->damage = *why;
+	pthread_mutex_unlock(&x->crew.lock);
+}
+
+/* The next frame that nothing wanted lies in. */
+static bool
+take_frame(struct extracting *x, size_t *ret)
+{
+	pthread_mutex_lock(&x->crew.lock);
+	while (x->next_frame < x->pack->frame_count && x->seen[x->next_frame])
+		x->next_frame++;
+	*ret = x->next_frame;
+	if (x->crew.stopped)
+		*ret = x->pack->frame_count;
+	else if (*ret < x->pack->frame_count)
+		x->next_frame++;
+	pthread_mutex_unlock(&x->crew.lock);
+	return *ret < x->pack->frame_count;
+}
+
+/* The tar stream ends in zeros. */
+static bool
+is_end(const struct pack_cursor *cursor, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		if (cursor->content[i] != 0)
+			return false;
+	return size == PACK_END_SIZE;
+}
+
+static int
+read_rest(void *context, size_t member, struct moat_error *err)
+{
+	struct extracting *x = context;
+	struct pack_cursor *cursor;
+	size_t frame;
+
+	if (cursor_of(x, member, &cursor, err) < 0)
+		return -1;
+	cursor->seen = NULL; /* each is taken once */
+	while (take_frame(x, &frame)) {
+		struct moat_error why = MOAT_ERROR_INIT;
+		const struct frame *about = &x->pack->frames[frame];
+		int r = pack_load(cursor, x->pack, frame, &why);
+
+		if (archive_check_cancelled(x->archive, err) < 0)
+			return -1;
+		if (r == 0 && about->kind == SEGMENT_END && !is_end(cursor, about->content))
+			r = moat_fail(&why, MOAT_CORRUPT, "the end of the stream is damaged");
+		if (r < 0 && why.code != MOAT_CORRUPT)
+			return moat_error_set(err, why.code, why.sys_errno, "%s", why.message);
+		if (r < 0)
+			note_damage(x, x->pack->number, &why);
+	}
+	return 0;
+}
+
+/* What comes last must be there, or the stream is not one. */
+static void
+check_end(struct extracting *x)
+{
+	struct moat_error why = MOAT_ERROR_INIT;
+
+	if (x->pack->frames[x->pack->frame_count - 1].kind == SEGMENT_END)
+		return;
+	moat_fail(&why, MOAT_CORRUPT, "the stream does not end");
+	note_damage(x, x->pack->number, &why);
+}
+
+static int
+check_manifest(struct extracting *x, struct moat_error *err)
+{
 	struct moat_error why = MOAT_ERROR_INIT;
 	AUTO_BUF struct buf manifest = {0};
-	char name[PACK_NAME_MAX];
+	struct pack_cursor *cursor;
 
-	if (pack_reader_open(e->archive, number, &reader, &why) < 0 ||
-	    read_manifest(reader, &manifest, &why) < 0) {
-		if (why.code != MOAT_CORRUPT)
-			return moat_error_set(err, why.code, why.sys_errno, "%s", why.message);
-		archive_warn(e->archive, "`%s/%s' is damaged: %s", e->archive->path,
-			     pack_name(name, number, PACK_LIVE), why.message);
+	if (cursor_of(x, 0, &cursor, err) < 0)
+		return -1;
+	if (pack_read_manifest(cursor, x->pack, &manifest, &why) == 0)
+		return 0;
+	if (why.code != MOAT_CORRUPT)
+		return moat_error_set(err, why.code, why.sys_errno, "%s", why.message);
+	note_damage(x, x->pack->number, &why);
+	return 0;
+}
+
+/* The pack with what is wanted of it (from `from` on, if anything is) and with all the rest. */
+static int
+verify_pack(struct extracting *x, uint64_t number, size_t from, bool own, struct moat_error *err)
+{
+	bool wanted = from < x->extract->entries->count && x->wants[from].stored &&
+		      x->wants[from].pack == number;
+
+	if (change_pack(x, number, err) < 0)
+		return -1;
+	free(STEAL(x->seen));
+	if (x->pack != NULL) {
+		x->seen = calloc(x->pack->frame_count, sizeof *x->seen);
+		if (x->seen == NULL)
+			return moat_fail_memory(err);
+	}
+	if (wanted && extract_pack(x, from, err) < 0)
+		return -1;
+	if (x->pack == NULL) {
+		/* Whoever has content in it was told. */
+		if (!wanted && x->damage.code == MOAT_OK)
+			x->damage = x->why;
 		return 0;
 	}
-	(void) snprintf(ref.text, sizeof ref.text, "%.17s", pack_name(name, number, PACK_LIVE));
-	ref.stored_bytes = pack_file_size(reader);
-	return e->found(e->context, &ref, manifest.data, manifest.size, err);
+	x->next_frame = 0;
+	check_end(x);
+	if (own && check_manifest(x, err) < 0)
+		return -1;
+	return crew_run(&x->crew, x->pack->frame_count > 1 ? x->archive->threads : 1, read_rest, x,
+			err);
 }
 
 int
-archive_enumerate(void *self,
-		  int (*found)(void *context, const struct moat_ref *ref, const void *manifest,
-			       size_t manifest_size, struct moat_error *err),
-		  void *context, struct moat_error *err)
+archive_verify(void *self, const struct moat_extract *extract, struct moat_error *err)
 {
-	struct enumerating e = {self, found, context};
+	CLEANUP(extract_end) struct extracting x;
+	bool own_seen = false;
+	uint64_t own;
 
-	return store_each(self, PACK_LIVE, visit_pack, &e, err);
+	if (extract_begin(&x, self, extract, err) < 0)
+		return -1;
+	if (pack_number(extract->ref, &own) < 0)
+		return moat_fail(err, MOAT_USAGE, "`%s' is not the name of a snapshot here",
+				 extract->ref);
+	for (size_t from = 0; from < extract->entries->count; from = x.to) {
+		uint64_t number = x.wants[from].pack;
+
+		own_seen = own_seen || (x.wants[from].stored && number == own);
+		if ((x.wants[from].stored ? verify_pack(&x, number, from, number == own, err)
+					  : extract_pack(&x, from, err)) < 0)
+			return -1;
+	}
+	if (!own_seen && verify_pack(&x, own, extract->entries->count, true, err) < 0)
+		return -1;
+	if (x.damage.code == MOAT_OK)
+		return 0;
+	return moat_error_set(err, x.damage.code, x.damage.sys_errno, "%s", x.damage.message);
 }

@@ -1,34 +1,81 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading a pack from any position of its tar stream.  A frame is decompressed as a whole, and its
- * checksum compared, before a byte of it is given out; frames that are not asked for are not read.
- * What is wrong with the file is MOAT_CORRUPT. */
+/* Reading a pack.  A frame is decompressed as a whole, and its checksum compared, before a byte of
+ * it is given out; frames that are not asked for are not read.  What is wrong with the file is
+ * MOAT_CORRUPT. */
 #ifndef MOAT_SNAPSHOT_ARCHIVE_PACK_READ_H
 #define MOAT_SNAPSHOT_ARCHIVE_PACK_READ_H
 
+#include <lz4frame.h>
+
 #include "archive.h"
 #include "common/tar.h"
+#include "pack.h"
 
-struct pack_reader;
+/* A run of frames, by number in segments[]. */
+struct segment {
+	uint32_t number, kind;
+	size_t first, count; /* frames */
+	uint64_t packed, content;
+};
 
-#define PACK_NO_MANIFEST ((uint64_t) -1)
+/* An open pack.  Does not change once it is open, so that several threads may read from it. */
+struct pack {
+	const struct archive *archive;
+	uint64_t number;
+	int fd;
+	uint64_t size; /* of the file */
+	struct frame *frames;
+	size_t frame_count;
+	struct segment *segments; /* by number */
+	size_t segment_count;
+};
 
 /* A pack with a damaged index, a truncated one for instance, is MOAT_CORRUPT. */
-int pack_reader_open(const struct archive *archive, uint64_t number, struct pack_reader **ret,
-		     struct moat_error *err);
-void pack_reader_free(struct pack_reader *reader); /* NULL is allowed */
-void cleanup_pack_reader(struct pack_reader **reader);
-#define AUTO_PACK_READER CLEANUP(cleanup_pack_reader)
-
-uint64_t pack_file_size(const struct pack_reader *reader);
-/* Position of the manifest's member; PACK_NO_MANIFEST when the index that told it is damaged. */
-uint64_t pack_manifest(const struct pack_reader *reader);
-
-int pack_seek(struct pack_reader *reader, uint64_t position, struct moat_error *err);
-/* The next bytes, at least one, valid until the next call; pack_skip() takes them. */
-int pack_peek(struct pack_reader *reader, const uint8_t **ret, size_t *ret_size,
+int pack_open(const struct archive *archive, uint64_t number, struct pack **ret,
 	      struct moat_error *err);
-void pack_skip(struct pack_reader *reader, size_t size);
-/* The stream from where it stands. */
-struct tar_source pack_source(struct pack_reader *reader);
+void pack_free(struct pack *pack); /* NULL is allowed */
+void cleanup_pack(struct pack **pack);
+#define AUTO_PACK CLEANUP(cleanup_pack)
+
+/* NULL: there is none. */
+const struct segment *pack_segment(const struct pack *pack, uint64_t number);
+const struct segment *pack_manifest(const struct pack *pack);
+/* Bytes of the file, checked against its size. */
+int pack_read_at(const struct pack *pack, uint64_t offset, void *data, size_t size,
+		 struct moat_error *err);
+/* Names the pack before an error about its content.  Returns -1. */
+int pack_blame(const struct archive *archive, uint64_t number, struct moat_error *err);
+
+/* A place in a segment, and the frame there; one for each thread. */
+struct pack_cursor {
+	LZ4F_dctx *decoder;
+	uint8_t *content, *input; /* FRAME_MAX; input_size */
+	size_t input_size;
+	const struct pack *pack; /* these say what `content` holds; NULL: nothing */
+	const struct segment *segment;
+	size_t frame;
+	uint64_t start; /* of the frame in the segment */
+	size_t at;      /* in content */
+	bool *seen;     /* by frame: it was decompressed, or that was tried; NULL: not wanted */
+};
+
+int pack_cursor_init(struct pack_cursor *cursor, struct moat_error *err);
+void pack_cursor_destroy(struct pack_cursor *cursor);
+#define AUTO_PACK_CURSOR CLEANUP(pack_cursor_destroy)
+
+int pack_seek(struct pack_cursor *cursor, const struct pack *pack, uint64_t segment,
+	      uint64_t position, struct moat_error *err);
+/* The next bytes, at least one, valid until the next call; pack_skip() takes them. */
+int pack_peek(struct pack_cursor *cursor, const uint8_t **ret, size_t *ret_size,
+	      struct moat_error *err);
+void pack_skip(struct pack_cursor *cursor, size_t size);
+/* Decompresses that frame, wherever it belongs. */
+int pack_load(struct pack_cursor *cursor, const struct pack *pack, size_t frame,
+	      struct moat_error *err);
+/* The segment's bytes from where the cursor stands. */
+struct tar_source pack_source(struct pack_cursor *cursor);
+/* All of the manifest's copy; a segment that is anything but one sound member is MOAT_CORRUPT. */
+int pack_read_manifest(struct pack_cursor *cursor, const struct pack *pack, struct buf *out,
+		       struct moat_error *err);
 
 #endif

@@ -4,28 +4,27 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <lz4frame.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/buf.h"
 #include "common/fs.h"
-#include "pack.h"
-#include "store.h"
+
+/* Bytes after which the kernel is told to begin writing: so the disk works while the rest is still
+ * being compressed, and the fsync at the end finds little to do. */
+#define WRITE_BEHIND ((uint64_t) 8 << 20)
 
 struct pack_writer {
 	const struct archive *archive;
 	uint64_t number;
+	enum pack_kind kind;
 	int fd;
 	char name[PACK_NAME_MAX]; /* of the file as it stands; "": nothing to remove */
-	LZ4F_preferences_t preferences;
-	uint8_t *frame, *packed; /* the content of the frame in the making; room to compress it */
-	size_t used, packed_size;
-	uint64_t start;   /* position of the frame in the tar stream */
-	uint64_t written; /* bytes of the file */
-	uint64_t frames;
-	struct buf index;
+	struct frame *frames;
+	size_t count, allocated;
+	uint64_t written; /* bytes of the file that have an owner */
+	uint64_t behind;  /* up to here the kernel was told to write */
 };
 
 static int
@@ -34,7 +33,7 @@ create_file(struct pack_writer *writer, struct moat_error *err)
 	const struct archive *archive = writer->archive;
 	char name[PACK_NAME_MAX];
 
-	if (store_has_pack(archive, writer->number))
+	if (writer->kind == PACK_LIVE && store_has_pack(archive, writer->number, NULL))
 		return moat_fail(err, MOAT_EXISTS, "`%s/%s' exists already", archive->path,
 				 pack_name(name, writer->number, PACK_LIVE));
 	(void) pack_name(name, writer->number, PACK_TEMPORARY);
@@ -47,8 +46,8 @@ create_file(struct pack_writer *writer, struct moat_error *err)
 }
 
 int
-pack_writer_open(const struct archive *archive, uint64_t number, struct pack_writer **ret,
-		 struct moat_error *err)
+pack_writer_open(const struct archive *archive, uint64_t number, enum pack_kind kind,
+		 struct pack_writer **ret, struct moat_error *err)
 {
 	AUTO_PACK_WRITER struct pack_writer *writer = calloc(1, sizeof *writer);
 
@@ -56,18 +55,9 @@ pack_writer_open(const struct archive *archive, uint64_t number, struct pack_wri
 		return moat_fail_memory(err);
 	writer->archive = archive;
 	writer->number = number;
+	writer->kind = kind;
 	writer->fd = -1;
-	writer->preferences.compressionLevel = archive->level;
-	writer->preferences.frameInfo.blockSizeID = LZ4F_max4MB;
-	writer->preferences.frameInfo.blockMode = LZ4F_blockIndependent;
-	writer->preferences.frameInfo.contentChecksumFlag = LZ4F_contentChecksumEnabled;
-	writer->preferences.frameInfo.contentSize = 1; /* "yes"; the real size is filled in */
-	writer->packed_size = LZ4F_compressFrameBound(FRAME_MAX, &writer->preferences);
-	writer->frame = malloc(FRAME_MAX);
-	writer->packed = malloc(writer->packed_size);
-	if (writer->frame == NULL || writer->packed == NULL)
-		return moat_fail_memory(err);
-	if (store_sweep(archive, err) < 0 || create_file(writer, err) < 0)
+	if (create_file(writer, err) < 0)
 		return -1;
 	*ret = STEAL(writer);
 	return 0;
@@ -82,9 +72,7 @@ pack_writer_free(struct pack_writer *writer)
 		(void) close(writer->fd);
 	if (writer->name[0] != '\0')
 		(void) unlinkat(writer->archive->dirfd, writer->name, 0);
-	buf_free(&writer->index);
-	free(writer->frame);
-	free(writer->packed);
+	free(writer->frames);
 	free(writer);
 }
 
@@ -94,126 +82,102 @@ cleanup_pack_writer(struct pack_writer **writer)
 	pack_writer_free(*writer);
 }
 
-static int
-write_file(struct pack_writer *writer, const void *data, size_t size, struct moat_error *err)
+int
+pack_writer_reserve(struct pack_writer *writer, struct frame *frame, struct moat_error *err)
 {
-	if (fs_write_all(writer->fd, data, size, writer->name, err) < 0)
-		return moat_wrap(err, "store the snapshot in `%s'", writer->archive->path);
-	writer->written += size;
+	if (writer->count == writer->allocated) {
+		size_t allocated = writer->allocated == 0 ? 64 : 2 * writer->allocated;
+		struct frame *frames = realloc(writer->frames, allocated * sizeof *frames);
+
+		if (frames == NULL)
+			return moat_fail_memory(err);
+		writer->frames = frames;
+		writer->allocated = allocated;
+	}
+	frame->offset = writer->written;
+	writer->written += frame->packed;
+	writer->frames[writer->count++] = *frame;
+#ifdef SYNC_FILE_RANGE_WRITE
+	/* The frames of other threads that are not there yet come with the next turn, or at the
+	 * end.  It is only a hint, so whether it worked is nobody's business. */
+	if (frame->offset - writer->behind >= WRITE_BEHIND) {
+		(void) sync_file_range(writer->fd, (off_t) writer->behind,
+				       (off_t) (frame->offset - writer->behind),
+				       SYNC_FILE_RANGE_WRITE);
+		writer->behind = frame->offset;
+	}
+#endif
 	return 0;
 }
 
 static int
-flush(struct pack_writer *writer, struct moat_error *err)
-{
-	size_t n;
-
-	if (writer->used == 0)
-		return 0;
-	if (archive_check_cancelled(writer->archive, err) < 0)
-		return -1;
-	n = LZ4F_compressFrame(writer->packed, writer->packed_size, writer->frame, writer->used,
-			       &writer->preferences);
-	if (LZ4F_isError(n)) /* the room is always enough, so it is memory */
-		return moat_fail(err, MOAT_NO_MEMORY, "LZ4: %s", LZ4F_getErrorName(n));
-	if (write_file(writer, writer->packed, n, err) < 0)
-		return -1;
-	buf_u32(&writer->index, (uint32_t) n);
-	buf_u32(&writer->index, (uint32_t) writer->used);
-	writer->frames++;
-	writer->start += writer->used;
-	writer->used = 0;
-	return buf_check(&writer->index, err);
-}
-
-uint64_t
-pack_position(const struct pack_writer *writer)
-{
-	return writer->start + writer->used;
-}
-
-int
-pack_boundary(struct pack_writer *writer, bool now, struct moat_error *err)
-{
-	return now || writer->used >= FRAME_TARGET ? flush(writer, err) : 0;
-}
-
-int
-pack_space(struct pack_writer *writer, uint8_t **ret, size_t *ret_size, struct moat_error *err)
-{
-	if (writer->used == FRAME_MAX && flush(writer, err) < 0)
-		return -1;
-	*ret = writer->frame + writer->used;
-	*ret_size = FRAME_MAX - writer->used;
-	return 0;
-}
-
-void
-pack_fill(struct pack_writer *writer, size_t size)
-{
-	writer->used += size;
-}
-
-int
-pack_write(struct pack_writer *writer, const void *data, size_t size, struct moat_error *err)
+write_at(struct pack_writer *writer, uint64_t offset, const void *data, size_t size,
+	 struct moat_error *err)
 {
 	const uint8_t *from = data;
 
 	while (size > 0) {
-		uint8_t *to;
-		size_t n;
+		ssize_t n = pwrite(writer->fd, from, size, (off_t) offset);
 
-		if (pack_space(writer, &to, &n, err) < 0)
-			return -1;
-		n = n < size ? n : size;
-		memcpy(to, from, n);
-		pack_fill(writer, n);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			moat_fail_errno(err, "write `%s'", writer->name);
+			return moat_wrap(err, "store the snapshot in `%s'", writer->archive->path);
+		}
 		from += n;
-		size -= n;
+		offset += (uint64_t) n;
+		size -= (size_t) n;
 	}
 	return 0;
 }
 
 int
-pack_zeros(struct pack_writer *writer, uint64_t size, struct moat_error *err)
+pack_writer_put(struct pack_writer *writer, const struct frame *frame, const void *packed,
+		struct moat_error *err)
 {
-	while (size > 0) {
-		uint8_t *to;
-		size_t n;
+	return write_at(writer, frame->offset, packed, frame->packed, err);
+}
 
-		if (pack_space(writer, &to, &n, err) < 0)
-			return -1;
-		n = n < size ? n : (size_t) size;
-		memset(to, 0, n);
-		pack_fill(writer, n);
-		size -= n;
-	}
-	return 0;
+size_t
+pack_writer_frames(const struct pack_writer *writer)
+{
+	return writer->count;
+}
+
+void
+pack_writer_rewind(struct pack_writer *writer, size_t frames)
+{
+	if (frames == writer->count)
+		return;
+	writer->written = writer->frames[frames].offset;
+	writer->count = frames;
+	if (writer->behind > writer->written)
+		writer->behind = writer->written;
 }
 
 static int
-write_index(struct pack_writer *writer, uint64_t manifest, struct moat_error *err)
+encode_index(const struct pack_writer *writer, struct buf *index, struct moat_error *err)
 {
 	AUTO_HASHER struct hasher hasher = {0};
 	uint8_t hash[MOAT_HASH_SIZE];
-	AUTO_BUF struct buf head = {0};
 
-	if (hasher_begin(&hasher, writer->archive->host, err) < 0)
+	buf_u32(index, PACK_INDEX_MAGIC);
+	buf_u32(index, (uint32_t) (PACK_ITEM_SIZE * writer->count + PACK_FOOTER_SIZE));
+	for (size_t i = 0; i < writer->count; i++) {
+		buf_u32(index, writer->frames[i].packed);
+		buf_u32(index, writer->frames[i].content);
+		buf_u32(index, writer->frames[i].segment);
+		buf_u32(index, writer->frames[i].kind);
+	}
+	buf_u64(index, writer->count);
+	if (buf_check(index, err) < 0 || hasher_begin(&hasher, writer->archive->host, err) < 0)
 		return -1;
-	buf_u64(&writer->index, manifest);
-	buf_u64(&writer->index, writer->frames);
-	buf_u32(&head, PACK_INDEX_MAGIC);
-	buf_u32(&head, (uint32_t) (writer->index.size + MOAT_HASH_SIZE + 8));
-	if (buf_check(&writer->index, err) < 0 || buf_check(&head, err) < 0)
-		return -1;
-	hasher_data(&hasher, head.data, head.size);
-	hasher_data(&hasher, writer->index.data, writer->index.size);
+	hasher_data(&hasher, index->data, index->size);
 	hasher_end(&hasher, hash);
-	if (write_file(writer, head.data, head.size, err) < 0 ||
-	    write_file(writer, writer->index.data, writer->index.size, err) < 0 ||
-	    write_file(writer, hash, sizeof hash, err) < 0)
-		return -1;
-	return write_file(writer, PACK_MAGIC, 8, err);
+	buf_append(index, hash, sizeof hash);
+	buf_append(index, PACK_MAGIC, 8);
+	return buf_check(index, err);
 }
 
 /* Under its final name once all of it is on the disk. */
@@ -227,11 +191,13 @@ publish(struct pack_writer *writer, struct moat_error *err)
 		return -1;
 	if (close(steal_fd(&writer->fd)) < 0 && errno != EINTR)
 		return moat_fail_errno(err, "close `%s/%s'", archive->path, writer->name);
-	(void) pack_name(name, writer->number, PACK_LIVE);
+	(void) pack_name(name, writer->number, writer->kind);
 	if (renameat(archive->dirfd, writer->name, archive->dirfd, name) < 0)
 		return moat_fail_errno(err, "rename `%s/%s' to `%s'", archive->path, writer->name,
 				       name);
-	memcpy(writer->name, name, sizeof name);
+	/* A new pack without a durable name is taken back; what was compacted is right already. */
+	memcpy(writer->name, writer->kind == PACK_LIVE ? name : "",
+	       writer->kind == PACK_LIVE ? sizeof name : 1);
 	if (fs_sync(archive->dirfd, archive->path, err) < 0)
 		return -1;
 	writer->name[0] = '\0';
@@ -239,12 +205,18 @@ publish(struct pack_writer *writer, struct moat_error *err)
 }
 
 int
-pack_finish(struct pack_writer *writer, uint64_t manifest, uint64_t *ret_size,
-	    struct moat_error *err)
+pack_writer_finish(struct pack_writer *writer, uint64_t *ret_size, struct moat_error *err)
 {
-	if (pack_zeros(writer, PACK_END_SIZE, err) < 0 || flush(writer, err) < 0 ||
-	    write_index(writer, manifest, err) < 0 || publish(writer, err) < 0)
+	AUTO_BUF struct buf index = {0};
+
+	if (archive_check_cancelled(writer->archive, err) < 0 ||
+	    encode_index(writer, &index, err) < 0 ||
+	    write_at(writer, writer->written, index.data, index.size, err) < 0)
 		return -1;
-	*ret_size = writer->written;
-	return 0;
+	*ret_size = writer->written + index.size;
+	/* A rewind may have left something behind. */
+	if (ftruncate(writer->fd, (off_t) *ret_size) < 0)
+		return moat_fail_errno(err, "set the size of `%s/%s'", writer->archive->path,
+				       writer->name);
+	return publish(writer, err);
 }

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The directory of packs: names, opening, and the removal of what nobody needs. */
+/* The directory of packs: names and opening. */
 #include "store.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/fs.h"
@@ -64,18 +64,23 @@ name_is_pack(const char *name, enum pack_kind kind, uint64_t *ret)
 }
 
 static bool
-exists(const struct archive *archive, uint64_t number, enum pack_kind kind)
+exists(const struct archive *archive, uint64_t number, enum pack_kind kind, uint64_t *ret_size)
 {
 	char name[PACK_NAME_MAX];
+	struct stat st;
 
-	return faccessat(archive->dirfd, pack_name(name, number, kind), F_OK,
-			 AT_SYMLINK_NOFOLLOW) == 0;
+	if (fstatat(archive->dirfd, pack_name(name, number, kind), &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return false;
+	if (ret_size != NULL)
+		*ret_size = (uint64_t) st.st_size;
+	return true;
 }
 
 bool
-store_has_pack(const struct archive *archive, uint64_t number)
+store_has_pack(const struct archive *archive, uint64_t number, uint64_t *ret_size)
 {
-	return exists(archive, number, PACK_LIVE) || exists(archive, number, PACK_ORPHAN);
+	return exists(archive, number, PACK_LIVE, ret_size) ||
+	       exists(archive, number, PACK_ORPHAN, ret_size);
 }
 
 int
@@ -119,9 +124,9 @@ store_each(const struct archive *archive, enum pack_kind kind,
 	return errno == 0 ? 0 : moat_fail_errno(err, "read `%s'", archive->path);
 }
 
-static int
-remove_pack(const struct archive *archive, uint64_t number, enum pack_kind kind,
-	    struct moat_error *err)
+int
+store_remove(const struct archive *archive, uint64_t number, enum pack_kind kind,
+	     struct moat_error *err)
 {
 	char name[PACK_NAME_MAX];
 
@@ -133,97 +138,11 @@ remove_pack(const struct archive *archive, uint64_t number, enum pack_kind kind,
 static int
 remove_temporary(void *context, uint64_t number, struct moat_error *err)
 {
-	return remove_pack(context, number, PACK_TEMPORARY, err);
+	return store_remove(context, number, PACK_TEMPORARY, err);
 }
 
 int
 store_sweep(const struct archive *archive, struct moat_error *err)
 {
 	return store_each(archive, PACK_TEMPORARY, remove_temporary, (void *) archive, err);
-}
-
-/* The packs whose snapshots are gone, and whether content of them is still needed. */
-struct orphans {
-	struct orphan {
-		uint64_t number;
-		bool needed;
-	} * items;
-	size_t count;
-};
-
-static int
-add_orphan(void *context, uint64_t number, struct moat_error *err)
-{
-	struct orphans *orphans = context;
-	struct orphan *items =
-		realloc(orphans->items, (orphans->count + 1) * sizeof *orphans->items);
-
-	if (items == NULL)
-		return moat_fail_memory(err);
-	orphans->items = items;
-	orphans->items[orphans->count++] = (struct orphan){number, false};
-	return 0;
-}
-
-static int
-compare_orphans(const void *a, const void *b)
-{
-	const struct orphan *x = a, *y = b;
-
-	return (x->number > y->number) - (x->number < y->number);
-}
-
-static int
-mark_needed(void *context, const struct moat_entry *entry, struct moat_error *err)
-{
-	struct orphans *orphans = context;
-	struct orphan key = {entry->locator[0], false}, *found;
-
-	if ((entry->flags & MOAT_HAS_LOCATOR) == 0)
-		return 0;
-	found = bsearch(&key, orphans->items, orphans->count, sizeof key, compare_orphans);
-	if (found != NULL)
-		found->needed = true;
-	return 0;
-}
-
-static int
-remove_unneeded(const struct archive *archive, const struct orphans *orphans,
-		struct moat_error *err)
-{
-	for (size_t i = 0; i < orphans->count; i++) {
-		if (!orphans->items[i].needed &&
-		    remove_pack(archive, orphans->items[i].number, PACK_ORPHAN, err) < 0)
-			return -1;
-	}
-	return 0;
-}
-
-/* Every pack that goes is an orphan first: after a crash at any point the next removal finishes. */
-int
-archive_remove(void *self, const char *ref, const struct moat_live *live, struct moat_error *err)
-{
-	const struct archive *archive = self;
-	char from[PACK_NAME_MAX], to[PACK_NAME_MAX];
-	struct orphans orphans = {0};
-	uint64_t number;
-	int r;
-
-	if (pack_number(ref, &number) < 0)
-		return moat_fail(err, MOAT_USAGE, "`%s' is not the name of a snapshot here", ref);
-	if (store_sweep(archive, err) < 0)
-		return -1;
-	if (renameat(archive->dirfd, pack_name(from, number, PACK_LIVE), archive->dirfd,
-		     pack_name(to, number, PACK_ORPHAN)) < 0 &&
-	    errno != ENOENT)
-		return moat_fail_errno(err, "rename `%s/%s'", archive->path, from);
-	r = store_each(archive, PACK_ORPHAN, add_orphan, &orphans, err);
-	if (r == 0 && orphans.count > 0) {
-		qsort(orphans.items, orphans.count, sizeof *orphans.items, compare_orphans);
-		r = live->each(live, mark_needed, &orphans, err);
-		if (r == 0)
-			r = remove_unneeded(archive, &orphans, err);
-	}
-	free(orphans.items);
-	return r < 0 ? -1 : fs_sync(archive->dirfd, archive->path, err);
 }

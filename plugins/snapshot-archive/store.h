@@ -20,14 +20,16 @@ const char *pack_name(char *out, uint64_t number, enum pack_kind kind);
 /* snap_ and 12 hex digits -> number, or -1. */
 int pack_number(const char *id, uint64_t *ret);
 
-/* Whether the pack is there, under either name. */
-bool store_has_pack(const struct archive *archive, uint64_t number);
+/* Whether the pack is there, under either name; *ret_size, unless NULL: bytes of the file. */
+bool store_has_pack(const struct archive *archive, uint64_t number, uint64_t *ret_size);
 /* Opens it for reading.  Not there: MOAT_CORRUPT, as somebody needs it. */
 int store_open_pack(const struct archive *archive, uint64_t number, struct moat_error *err);
 /* Calls visit for each pack of that kind, in no order. */
 int store_each(const struct archive *archive, enum pack_kind kind,
 	       int (*visit)(void *context, uint64_t number, struct moat_error *err), void *context,
 	       struct moat_error *err);
+int store_remove(const struct archive *archive, uint64_t number, enum pack_kind kind,
+		 struct moat_error *err);
 /* Removes what a crash has left. */
 int store_sweep(const struct archive *archive, struct moat_error *err);
 

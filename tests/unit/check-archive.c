@@ -2,6 +2,7 @@
 /* snapshot-archive: what the tests do with a store, and how they look at it. */
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
@@ -50,55 +51,81 @@ make_sparse(struct world *world, const char *name, off_t size, size_t count, con
 	assert_int_equal(close(fd), 0);
 }
 
-/* NULL: no snapshot stays. */
 static int
 visit_live(const struct moat_live *live,
 	   int (*visit)(void *context, const struct moat_entry *entry, struct moat_error *err),
 	   void *context, struct moat_error *err)
 {
-	const struct tree *tree = live->context;
+	const struct tree *const *trees = live->context;
 
-	for (size_t i = 0; tree != NULL && i < tree->count; i++)
-		if (tree->entries[i].type == MOAT_FILE &&
-		    tree->entries[i].leader == MOAT_NO_LEADER &&
-		    visit(context, &tree->entries[i], err) < 0)
-			return -1;
+	for (; *trees != NULL; trees++)
+		for (size_t i = 0; i < (*trees)->count; i++)
+			if ((*trees)->entries[i].type == MOAT_FILE &&
+			    (*trees)->entries[i].leader == MOAT_NO_LEADER &&
+			    visit(context, &(*trees)->entries[i], err) < 0)
+				return -1;
 	return 0;
 }
 
+int
+remove_but(struct world *world, const char *ref, const struct tree *const *live,
+	   const char *const *manifests, struct moat_error *err)
+{
+	struct moat_live wanted = {sizeof wanted, (void *) live, visit_live, manifests};
+
+	return world->ops->remove(world->self, ref, &wanted, err);
+}
+
+/* live NULL: no snapshot stays. */
 void
 remove_ok(struct world *world, const char *ref, const struct tree *live)
 {
 	static const char *const none[] = {NULL};
-	struct moat_live wanted = {sizeof wanted, (void *) live, visit_live, none};
+	const struct tree *const trees[] = {live, NULL};
 	struct moat_error err = MOAT_ERROR_INIT;
 
-	assert_ok(world->ops->remove(world->self, ref, &wanted, &err), &err);
+	assert_ok(remove_but(world, ref, trees, none, &err), &err);
 }
+
+struct manifests {
+	size_t live, removed;
+};
 
 static int
 find_manifest(void *context, const struct moat_ref *ref, const void *manifest, size_t size,
 	      struct moat_error *err)
 {
-	size_t *found = context;
+	struct manifests *found = context;
 
 	assert_int_equal(size, strlen("the manifest"));
 	assert_memory_equal(manifest, "the manifest", size);
 	assert_true(ref->stored_bytes > 0);
 	assert_int_equal(strncmp(ref->text, "snap_", 5), 0);
 	assert_int_equal(strlen(ref->text), 17);
-	++*found;
+	++*(ref->flags == MOAT_REF_REMOVED ? &found->removed : &found->live);
 	return 0;
+}
+
+static struct manifests
+find_manifests(struct world *world)
+{
+	struct moat_error err = MOAT_ERROR_INIT;
+	struct manifests found = {0};
+
+	assert_ok(world->ops->enumerate(world->self, find_manifest, &found, &err), &err);
+	return found;
 }
 
 size_t
 count_manifests(struct world *world)
 {
-	struct moat_error err = MOAT_ERROR_INIT;
-	size_t found = 0;
+	return find_manifests(world).live;
+}
 
-	assert_ok(world->ops->enumerate(world->self, find_manifest, &found, &err), &err);
-	return found;
+size_t
+count_removed(struct world *world)
+{
+	return find_manifests(world).removed;
 }
 
 struct tree *
@@ -155,16 +182,39 @@ assert_restores(struct world *world, struct tree *tree)
 	assert_int_equal(session.damaged, 0);
 }
 
-size_t
-store_count(struct world *world)
+static size_t
+look_at_store(struct world *world, uint64_t *ret_bytes)
 {
 	DIR *dir = fdopendir(openat(world->store_fd, ".", O_RDONLY | O_CLOEXEC));
 	struct dirent *item;
+	struct stat st;
 	size_t n = 0;
 
 	assert_non_null(dir);
-	while ((item = readdir(dir)) != NULL)
-		n += strcmp(item->d_name, ".") != 0 && strcmp(item->d_name, "..") != 0;
+	while ((item = readdir(dir)) != NULL) {
+		if (strcmp(item->d_name, ".") == 0 || strcmp(item->d_name, "..") == 0)
+			continue;
+		assert_int_equal(fstatat(world->store_fd, item->d_name, &st, 0), 0);
+		*ret_bytes += (uint64_t) st.st_size;
+		n++;
+	}
 	(void) closedir(dir);
 	return n;
+}
+
+size_t
+store_count(struct world *world)
+{
+	uint64_t bytes = 0;
+
+	return look_at_store(world, &bytes);
+}
+
+uint64_t
+store_bytes(struct world *world)
+{
+	uint64_t bytes = 0;
+
+	(void) look_at_store(world, &bytes);
+	return bytes;
 }

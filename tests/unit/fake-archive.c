@@ -15,11 +15,15 @@
 
 /* --------------------------------------------------------------------------------- the host */
 
-_Thread_local long fake_cancel_after = -1;
-_Thread_local void (*fake_on_poll)(void);
-_Thread_local int fake_warnings;
-_Thread_local bool fake_position_hash;
-static const char *level_text;
+atomic_long fake_cancel_after = -1;
+void (*_Atomic fake_on_poll)(void);
+atomic_int fake_warnings, fake_infos;
+atomic_bool fake_position_hash;
+
+static struct {
+	const char *key, *text;
+} configured[] = {{"level", NULL}, {"threads", NULL}, {"full_after", NULL}};
+#define CONFIGURED (sizeof configured / sizeof *configured)
 
 struct moat_hash {
 	struct sha256_ctx sha;
@@ -30,7 +34,10 @@ struct moat_hash {
 static void
 fake_log(const char *who, int level, const char *message)
 {
-	fake_warnings++;
+	if (level <= MOAT_LOG_WARNING)
+		fake_warnings++;
+	else
+		fake_infos++;
 }
 
 static void
@@ -42,19 +49,24 @@ fake_progress(uint64_t done_bytes, uint64_t total_bytes, uint64_t done_items, ui
 static int
 fake_cancelled(void)
 {
-	if (fake_on_poll != NULL)
-		fake_on_poll();
-	return fake_cancel_after >= 0 && fake_cancel_after-- == 0;
+	void (*on_poll)(void) = fake_on_poll;
+
+	if (on_poll != NULL)
+		on_poll();
+	return fake_cancel_after >= 0 && fake_cancel_after-- <= 0;
 }
 
 static int
 fake_config_int(const struct moat_config *config, const char *key, int64_t *ret,
 		struct moat_error *err)
 {
-	if (level_text == NULL || strcmp(key, "level") != 0)
-		return 0;
-	*ret = strtol(level_text, NULL, 10);
-	return 1;
+	for (size_t i = 0; i < CONFIGURED; i++) {
+		if (strcmp(key, configured[i].key) != 0 || configured[i].text == NULL)
+			continue;
+		*ret = strtol(configured[i].text, NULL, 10);
+		return 1;
+	}
+	return 0;
 }
 
 static struct moat_hash *
@@ -110,9 +122,22 @@ const struct moat_host fake_host = {
 };
 
 void
-fake_set_level(const char *text)
+fake_configure(const char *key, const char *text)
 {
-	level_text = text;
+	for (size_t i = 0; i < CONFIGURED; i++)
+		if (strcmp(key, configured[i].key) == 0)
+			configured[i].text = text;
+}
+
+void
+fake_reset(void)
+{
+	fake_cancel_after = -1;
+	fake_on_poll = NULL;
+	fake_warnings = fake_infos = 0;
+	fake_position_hash = false;
+	for (size_t i = 0; i < CONFIGURED; i++)
+		configured[i].text = NULL;
 }
 
 /* -------------------------------------------------------------------------------- the world */
@@ -452,6 +477,8 @@ on_open(const struct moat_capture *capture_call, size_t index, struct moat_error
 	assert_int_equal(entry->type, MOAT_FILE);
 	assert_true(entry->leader == MOAT_NO_LEADER);
 	session->opened++;
+	if (!pthread_equal(pthread_self(), session->thread))
+		session->stranger = true;
 	if (code != 0)
 		return moat_fail(err, code, "refused by the test");
 	fd = open_deep(session->world->src_fd, entry->path, O_RDONLY | O_NOFOLLOW);
@@ -486,7 +513,7 @@ on_manifest(const struct moat_capture *capture_call, const void **ret, size_t *r
 	struct session *session = capture_call->context;
 
 	*ret = session->manifest == NULL ? "the manifest" : session->manifest;
-	*ret_size = strlen(*ret);
+	*ret_size = session->manifest_size == 0 ? strlen(*ret) : session->manifest_size;
 	return 0;
 }
 
@@ -503,6 +530,7 @@ capture(struct session *session)
 	(void) snprintf(id, sizeof id, "snap_%012x", ++world->next_id);
 	session->ref = (struct moat_ref){.struct_size = sizeof session->ref};
 	session->err = (struct moat_error) MOAT_ERROR_INIT;
+	session->thread = pthread_self();
 	session->times = calloc(session->tree->count, sizeof *session->times);
 	assert_non_null(session->times);
 	r = world->ops->capture(world->self, &call, &session->ref, &session->err);
@@ -541,6 +569,8 @@ on_done(const struct moat_extract *call, size_t index, int fd, uint64_t size, co
 	struct stat st;
 
 	session->done++;
+	if (!pthread_equal(pthread_self(), session->thread))
+		session->stranger = true;
 	if (session->place && (fstat(fd, &st) < 0 || (uint64_t) st.st_size != entry->size))
 		session->wrong = true;
 	if (size != entry->size || memcmp(hash, entry->hash, sizeof entry->hash) != 0) {
@@ -591,6 +621,10 @@ extract(struct session *session)
 		(void) closedir(dir);
 	}
 	session->err = (struct moat_error) MOAT_ERROR_INIT;
+	session->thread = pthread_self();
+	if (session->ref.text[0] == '\0') /* the newest */
+		(void) snprintf(session->ref.text, sizeof session->ref.text, "snap_%012x",
+				world->next_id);
 	r = session->place ? world->ops->materialise(world->self, &call, &session->err)
 			   : world->ops->verify(world->self, &call, &session->err);
 	free(files);

@@ -4,6 +4,8 @@
 #ifndef MOAT_TESTS_UNIT_FAKE_ARCHIVE_H
 #define MOAT_TESTS_UNIT_FAKE_ARCHIVE_H
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 
@@ -26,7 +28,7 @@ struct tree {
 	struct moat_entries list;
 };
 
-/* What the callbacks of one call do and see. */
+/* What the callbacks of one call do and see.  The hooks are called by several threads at once. */
 struct session {
 	struct world *world;
 	struct tree *tree;
@@ -37,20 +39,25 @@ struct session {
 	int (*on_stored)(struct session *session, size_t index, unsigned times);
 	/* Code with which open() refuses, or 0. */
 	int (*on_open)(struct session *session, size_t index);
-	unsigned *times; /* per entry, of stored() */
-	size_t opened, done, damaged, refused;
+	unsigned *times;      /* per entry, of stored() */
+	pthread_t thread;     /* that made the call */
+	atomic_bool stranger; /* a callback came from another thread than the test's */
+	atomic_size_t opened, done, damaged, refused;
 	bool place;           /* materialise into out/, by index; false: verify */
-	bool wrong;           /* something was given back as done that is not the content */
+	atomic_bool wrong;    /* something was given back as done that is not the content */
 	const char *manifest; /* NULL: "the manifest" */
+	size_t manifest_size; /* 0: its length as a string */
 };
 
-/* What the fake host does; per thread. */
-extern _Thread_local long fake_cancel_after;     /* polls until cancelled(); -1: never */
-extern _Thread_local void (*fake_on_poll)(void); /* called in cancelled(); or NULL */
-extern _Thread_local int fake_warnings;
-extern _Thread_local bool fake_position_hash; /* a hash for which zeros cost nothing */
+/* What the fake host does, in all threads. */
+extern atomic_long fake_cancel_after;        /* polls until cancelled(); -1: never */
+extern void (*_Atomic fake_on_poll)(void);   /* called in cancelled(); or NULL */
+extern atomic_int fake_warnings, fake_infos; /* lines of the log */
+extern atomic_bool fake_position_hash;       /* a hash for which zeros cost nothing */
 extern const struct moat_host fake_host;
-void fake_set_level(const char *text); /* of LZ4, for the next handle; NULL: not configured */
+/* Of the plugin, for the next handle; NULL: not configured. */
+void fake_configure(const char *key, const char *text);
+void fake_reset(void); /* all of the above */
 
 struct world *world_new(void);
 void world_free(struct world *world);
@@ -85,9 +92,14 @@ void assert_stock_tools_restore(struct world *world);
 void
 make_sparse(struct world *world, const char *name, off_t size, size_t count, const off_t *data);
 void remove_ok(struct world *world, const char *ref, const struct tree *live);
+/* The same with several trees that stay, and manifests; each NULL-terminated. */
+int remove_but(struct world *world, const char *ref, const struct tree *const *live,
+	       const char *const *manifests, struct moat_error *err);
 size_t count_manifests(struct world *world);
-/* Files in the store. */
+size_t count_removed(struct world *world); /* those of removed snapshots */
+/* Files in the store, and their bytes. */
 size_t store_count(struct world *world);
+uint64_t store_bytes(struct world *world);
 
 /* Random numbers with a seed that is printed (xorshift64*). */
 extern uint64_t random_state;

@@ -23,10 +23,7 @@ setup(void **state)
 static int
 teardown(void **state)
 {
-	fake_cancel_after = -1;
-	fake_on_poll = NULL;
-	fake_position_hash = false;
-	fake_set_level(NULL);
+	fake_reset();
 	world_free(*state);
 	return 0;
 }
@@ -147,8 +144,8 @@ test_stored_again(void **state)
 	tree_free(session.tree);
 }
 
-static _Thread_local struct world *shrinking;
-static _Thread_local unsigned polls;
+static struct world *shrinking;
+static unsigned polls;
 
 /* The file loses its end, then gains another, while it is being read. */
 static void
@@ -185,6 +182,8 @@ test_moving_file(void **state)
 	struct world *world = *state;
 	struct session session = {.world = world, .on_open = count_polls, .on_stored = again_twice};
 
+	fake_configure("threads", "1");
+	world_reopen(world);
 	assert_int_equal(run_shell("mkdir \"$1\"/tar", world->path, NULL), 0);
 	for (int torn = 0; torn < 2; torn++) {
 		make_random_file(world, "f", 3 << 20);
@@ -269,7 +268,7 @@ test_nothing_left(void **state)
 	struct session session = {.world = world, .on_stored = stop_hard};
 	long points = 0;
 
-	make_random_file(world, "f", 3 * FRAME_MAX);
+	make_random_file(world, "f", 12 * FRAME_MAX);
 	session.tree = tree_scan_source(world, NULL);
 	assert_fails(capture(&session), &session.err, MOAT_FAILED, "stopped by the test");
 	assert_int_equal(store_count(world), 0);
@@ -345,8 +344,8 @@ test_litter_and_names(void **state)
 	world->next_id--;
 	assert_fails(capture(&session), &session.err, MOAT_EXISTS, "exists already");
 	assert_restores(world, session.tree);
-	assert_fails(world->ops->remove(world->self, "../x", NULL, &session.err),
-		     &session.err, MOAT_USAGE, "not the name");
+	assert_fails(world->ops->remove(world->self, "../x", NULL, &session.err), &session.err,
+		     MOAT_USAGE, "not the name");
 	tree_free(session.tree);
 }
 
@@ -365,7 +364,7 @@ test_level(void **state)
 		struct moat_ref ref;
 		struct tree *tree;
 
-		fake_set_level(levels[i]);
+		fake_configure("level", levels[i]);
 		world_reopen(world);
 		tree = capture_ok(world, NULL, &ref);
 		assert_restores(world, tree);
@@ -373,10 +372,10 @@ test_level(void **state)
 		last = ref.stored_bytes;
 		tree_free(tree);
 	}
-	fake_set_level("13");
+	fake_configure("level", "13");
 	assert_fails(world->ops->open(&fake_host, &store, &self, &err), &err, MOAT_USAGE,
 		     "0 (fast) to 12");
-	fake_set_level("-1");
+	fake_configure("level", "-1");
 	assert_fails(world->ops->open(&fake_host, &store, &self, &err), &err, MOAT_USAGE,
 		     "level is -1");
 	assert_null(self);
