@@ -65,7 +65,6 @@ scene_moat(struct scene *scene, const char *const *argv, char *const *environmen
 	int status, null;
 	pid_t pid;
 
-	scene->moved = true;
 	(void) fflush(stdout);
 	pid = fork();
 	if (pid == 0) {
@@ -302,6 +301,13 @@ undisturbed(struct scene *scene)
 	if (status != 0)
 		die("%s, undisturbed: status %#x: %s", scene->command->title, status, said);
 	scene->new_list = scene_names(scene);
+	if (scene->command->first) {
+		scene_output(scene, "out", said, sizeof(said));
+		said[strcspn(said, "\n")] = '\0';
+		scene_must(scene, "snapshot", "delete", said, NULL);
+		free(scene->old_lists[0]);
+		scene->old_lists[0] = scene_names(scene);
+	}
 	take_picture(scene, &now);
 	if (strcmp(now.text, scene->after.text) != 0)
 		die("%s, undisturbed, makes another tree:\n--- expected\n%s--- found\n%s",
@@ -317,8 +323,9 @@ scene_open(struct scene *scene, const struct scene_command *command,
 	*scene = (struct scene){.command = command, .place = *place};
 	make_directory(place->workspace);
 	make_directory(place->home);
+	make_directory(place->files);
 	scene->workspace = text("%s/workspace", place->workspace);
-	scene->base = text("%s/scene", place->workspace);
+	scene->base = text("%s/scene", place->files);
 	scene->home = text("%s/moat", place->home);
 	make_directory(scene->workspace);
 	make_directory(scene->base);
@@ -347,12 +354,17 @@ scene_reset(struct scene *scene)
 		tree_write(&scene->home_tree, scene->home);
 		scene->home_signature = tree_signature(scene->home);
 	}
-	if (scene->command->changes ||
-	    tree_signature(scene->workspace) != scene->workspace_signature) {
+	if (tree_signature(scene->workspace) != scene->workspace_signature) {
 		tree_write(&scene->workspace_tree, scene->workspace);
 		scene->workspace_signature = tree_signature(scene->workspace);
 	}
-	scene->moved = false;
+}
+
+bool
+scene_is_untouched(const struct scene *scene)
+{
+	return tree_signature(scene->workspace) == scene->workspace_signature &&
+	       tree_signature(scene->home) == scene->home_signature;
 }
 
 static void
@@ -372,6 +384,7 @@ scene_close(struct scene *scene)
 	remove_directory(scene->home);
 	remove_directory(scene->base);
 	(void) rmdir(scene->place.home);
+	(void) rmdir(scene->place.files);
 	(void) rmdir(scene->place.workspace);
 	tree_free(&scene->workspace_tree);
 	tree_free(&scene->home_tree);

@@ -29,12 +29,14 @@ struct scene_command {
 	const char *arguments[SCENE_ARGUMENTS];
 	const char *needs; /* a subcommand whose --help must name it, or NULL */
 	bool changes;      /* the workspace; else it must never change */
+	bool first;        /* the workspace is not known yet: an empty place for it may be left */
 	bool safety;       /* takes a safety snapshot first, which may be there alone */
 };
 
-/* Where home and workspace are; both are made and removed by the scene. */
+/* Directories, which are made and removed by the scene. */
 struct scene_place {
 	const char *title, *workspace, *home;
+	const char *files; /* of the scene's own */
 };
 
 struct scene {
@@ -52,7 +54,6 @@ struct scene {
 	struct picture before, after; /* of the workspace */
 	char *old_lists[SCENE_LISTS]; /* the names that may be in the home while it is old */
 	char *new_list;
-	bool moved; /* since it was put back last; set by whoever runs something */
 };
 
 enum scene_state { SCENE_OLD, SCENE_NEW, SCENE_MIXED };
@@ -75,6 +76,8 @@ void scene_must(struct scene *scene, ...);
 /* What the last one wrote; at most `room` - 1 bytes of it. */
 void scene_output(const struct scene *scene, const char *which, char *ret, size_t room);
 
+/* Nothing has been written, renamed, or given another mode since it was put back: old by itself. */
+bool scene_is_untouched(const struct scene *scene);
 /* The workspace now; for a command that does not change it: of the names in the home. */
 enum scene_state scene_state(struct scene *scene);
 /* Everything that must hold after `moat recover`; runs it, twice.  NULL, or what is wrong, which

@@ -149,9 +149,25 @@ difference(const char *what, const char *expected, const char *found)
 		     expected, end, (int) strcspn(found, "\n"), found, *found ? "" : " (end)");
 }
 
+/* Both are sorted lines. */
+static bool
+is_part_of(const char *names, const char *all)
+{
+	while (*names && *all) {
+		size_t a = strcspn(names, "\n"), b = strcspn(all, "\n");
+
+		if (a == b && strncmp(names, all, a) == 0)
+			names += a + 1;
+		all += b + 1;
+	}
+	return *names == '\0';
+}
+
 static bool
 is_old_list(const struct scene *scene, const char *names)
 {
+	if (scene->command->first)
+		return is_part_of(names, scene->old_lists[0]);
 	for (size_t i = 0; i < SCENE_LISTS && scene->old_lists[i]; i++)
 		if (strcmp(names, scene->old_lists[i]) == 0)
 			return true;
@@ -191,6 +207,8 @@ scene_state(struct scene *scene)
 	enum scene_state state;
 	char *names;
 
+	if (scene_is_untouched(scene))
+		return SCENE_OLD;
 	look(scene, &picture, &names);
 	state = state_of(scene, picture.text, names);
 	picture_free(&picture);
@@ -256,9 +274,14 @@ recover_again(struct scene *scene)
 char *
 scene_check(struct scene *scene, enum scene_state *ret_state)
 {
-	char *problem = run(scene, "recover", NULL);
+	char *problem;
 
+	/* Nothing was even begun: it is the very state that was checked at the start. */
+	*ret_state = SCENE_OLD;
+	if (scene_is_untouched(scene))
+		return NULL;
 	*ret_state = SCENE_MIXED;
+	problem = run(scene, "recover", NULL);
 	if (problem)
 		return problem;
 	problem = check_state(scene, ret_state);

@@ -4,7 +4,7 @@
 
 const struct scene_command scene_commands[] = {
 	{.title = "create", .setup = "ce", .arguments = {"snapshot", "create"}},
-	{.title = "first create", .setup = "", .arguments = {"snapshot", "create"}},
+	{.title = "first create", .setup = "", .arguments = {"snapshot", "create"}, .first = true},
 	{.title = "restore",
 	 .setup = "ce",
 	 .arguments = {"snapshot", "restore", "%1"},
