@@ -13,8 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static char *
-formatted(const char *format, ...)
+static char *__attribute__((format(printf, 1, 2))) formatted(const char *format, ...)
 {
 	va_list arguments;
 	char *text;

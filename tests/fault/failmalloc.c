@@ -250,7 +250,7 @@ strndup(const char *text, size_t room)
 	return copy_text(text, strnlen(text, room), CALLER);
 }
 
-static int
+static int __attribute__((format(printf, 2, 0)))
 print_text(char **ret, const char *format, va_list arguments, const void *caller)
 {
 	bool own = is_own(caller);
@@ -274,7 +274,7 @@ print_text(char **ret, const char *format, va_list arguments, const void *caller
 #undef asprintf
 #undef vasprintf
 
-PUBLIC int
+PUBLIC int __attribute__((format(printf, 2, 0)))
 vasprintf(char **ret, const char *format, va_list arguments)
 {
 	return print_text(ret, format, arguments, CALLER);
@@ -293,8 +293,10 @@ asprintf(char **ret, const char *format, ...)
 }
 
 /* What the two become with _FORTIFY_SOURCE. */
-PUBLIC int __vasprintf_chk(char **ret, int flag, const char *format, va_list arguments);
-PUBLIC int __asprintf_chk(char **ret, int flag, const char *format, ...);
+PUBLIC int __vasprintf_chk(char **ret, int flag, const char *format, va_list arguments)
+	__attribute__((format(printf, 3, 0)));
+PUBLIC int
+__asprintf_chk(char **ret, int flag, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 PUBLIC int
 __vasprintf_chk(char **ret, int flag, const char *format, va_list arguments)

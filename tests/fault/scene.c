@@ -180,8 +180,8 @@ note_snapshot(struct scene *scene)
 	id = strstr(said, "snap_");
 	if (!id || scene->snapshot_count == SCENE_SNAPSHOTS)
 		die("snapshot create printed no id: %s", said);
-	(void) snprintf(scene->snapshots[scene->snapshot_count++], 16, "%.15s", id);
-	scene->snapshots[scene->snapshot_count - 1][strcspn(id, "\n")] = '\0';
+	(void) snprintf(scene->snapshots[scene->snapshot_count++], sizeof(*scene->snapshots),
+			"%.*s", (int) strcspn(id, "\n"), id);
 }
 
 /* A run that does nothing; false when there is no sandbox here. */

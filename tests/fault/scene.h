@@ -49,7 +49,7 @@ struct scene {
 	size_t environment_count;
 	struct tree workspace_tree, home_tree; /* as before the command */
 	uint64_t workspace_signature, home_signature;
-	char snapshots[SCENE_SNAPSHOTS][16];
+	char snapshots[SCENE_SNAPSHOTS][32]; /* their ids */
 	size_t snapshot_count;
 	struct picture before, after; /* of the workspace */
 	char *old_lists[SCENE_LISTS]; /* the names that may be in the home while it is old */
