@@ -260,6 +260,16 @@ on_call(struct tracer *tracer, pid_t pid)
 	return PTRACE_CONT;
 }
 
+/* A thread that is not the first takes the number of the process when it executes a program. */
+static void
+on_exec(struct tracer *tracer, pid_t pid)
+{
+	unsigned long former;
+
+	if (TRACE(PTRACE_GETEVENTMSG, pid, 0, &former) == 0 && (pid_t) former != pid)
+		task_remove(tracer, (pid_t) former);
+}
+
 static void
 on_stop(struct tracer *tracer, pid_t pid, int status)
 {
@@ -270,6 +280,8 @@ on_stop(struct tracer *tracer, pid_t pid, int status)
 		request = on_call(tracer, pid);
 		signal_number = 0;
 	} else if (event != 0) {
+		if (event == PTRACE_EVENT_EXEC)
+			on_exec(tracer, pid);
 		signal_number = 0;
 	} else if (signal_number == (SIGTRAP | 0x80)) {
 		if (pid == tracer->failing) {

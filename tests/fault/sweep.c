@@ -413,9 +413,11 @@ sweep_somewhere(struct sweep *sweep, const struct kind *kind)
 		printf("Kept: %s %s\n", base, sweep->other ? sweep->other : "");
 		return status;
 	}
-	if (sweep->other && rmdir(sweep->other) < 0)
-		perror(sweep->other);
-	if (rmdir(base) < 0)
+	/* A worker that gave up has left its things. */
+	if (sweep->other)
+		tree_empty(sweep->other);
+	tree_empty(base);
+	if ((sweep->other && rmdir(sweep->other) < 0) || rmdir(base) < 0)
 		perror(base);
 	return status;
 }
