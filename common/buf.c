@@ -128,7 +128,7 @@ buf_steal(struct buf *buf)
 struct arena_block {
 	struct arena_block *next;
 	size_t size, used;
-	max_align_t data[];
+	uint64_t data[];
 };
 
 #define ARENA_BLOCK ((size_t) 64 * 1024)
@@ -156,7 +156,7 @@ add_block(struct arena *arena, size_t size, bool full)
 void *
 arena_alloc(struct arena *arena, size_t size)
 {
-	const size_t align = _Alignof(max_align_t);
+	const size_t align = sizeof(uint64_t);
 	struct arena_block *block = arena->blocks;
 	size_t block_size = ARENA_BLOCK;
 	void *result;
@@ -196,6 +196,33 @@ char *
 arena_string(struct arena *arena, const char *text)
 {
 	return arena_copy(arena, text, strlen(text));
+}
+
+bool
+arena_owns(const struct arena *arena, const void *p)
+{
+	const char *byte = p;
+
+	for (const struct arena_block *block = arena->blocks; block != NULL; block = block->next) {
+		const char *data = (const char *) block->data;
+
+		if (byte >= data && byte < data + block->used)
+			return true;
+	}
+	return false;
+}
+
+/* The block that is being filled stays the first. */
+void
+arena_merge(struct arena *arena, struct arena *from)
+{
+	struct arena_block **end = &arena->blocks;
+
+	while (*end != NULL)
+		end = &(*end)->next;
+	*end = from->blocks;
+	arena->used += from->used;
+	memset(from, 0, sizeof *from);
 }
 
 void

@@ -3,6 +3,7 @@
 #ifndef MOAT_COMMON_BUF_H
 #define MOAT_COMMON_BUF_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,9 +40,14 @@ struct arena {
 	size_t used; /* bytes, for statistics */
 };
 
-void *arena_alloc(struct arena *arena, size_t size); /* zeroed, aligned; NULL: no memory */
+void *
+arena_alloc(struct arena *arena,
+	    size_t size); /* zeroed, aligned for pointers and 64-bit numbers; NULL: no memory */
 char *arena_copy(struct arena *arena, const void *data, size_t size); /* NUL is added */
 char *arena_string(struct arena *arena, const char *text);
+bool arena_owns(const struct arena *arena, const void *p);
+/* Takes over all that `from` has, and leaves it empty. */
+void arena_merge(struct arena *arena, struct arena *from);
 void arena_free(struct arena *arena);
 
 #endif

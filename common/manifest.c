@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The manifest in memory; manifest_file.c reads and writes it. */
+/* The manifest in memory; manifest_write.c and manifest_read.c bring it to disk and back. */
 #include "common/manifest.h"
 
 #include <stdlib.h>
@@ -35,11 +35,24 @@ manifest_free(struct manifest *manifest)
 {
 	if (manifest == NULL)
 		return;
+	if (manifest->references > 0) {
+		manifest->references--;
+		return;
+	}
 	arena_free(&manifest->arena);
 	free(manifest->entries);
 	free(manifest->skips);
 	free(manifest->rules);
+	free(manifest->notes);
+	manifest_free(manifest->shared);
 	free(manifest);
+}
+
+struct manifest *
+manifest_reference(struct manifest *manifest)
+{
+	manifest->references++;
+	return manifest;
 }
 
 void
@@ -106,6 +119,80 @@ manifest_add(struct manifest *manifest, const struct moat_entry *entry)
 		return NULL;
 	manifest->entries[manifest->count++] = copy;
 	return copy;
+}
+
+int
+manifest_add_shared(struct manifest *manifest, struct manifest *owner,
+		    const struct moat_entry *entry, struct moat_error *err)
+{
+	if (!grow(&manifest->entries, manifest->count, &manifest->allocated,
+		  sizeof *manifest->entries))
+		return moat_fail_memory(err);
+	if (manifest->shared == NULL && owner != NULL)
+		manifest->shared = manifest_reference(owner);
+	manifest->entries[manifest->count++] = entry;
+	return 0;
+}
+
+struct moat_entry *
+manifest_own(struct manifest *manifest, size_t index)
+{
+	const struct moat_entry *entry = manifest->entries[index];
+	struct moat_entry *copy;
+
+	if (manifest->shared == NULL || arena_owns(&manifest->arena, entry))
+		return (struct moat_entry *) entry;
+	/* The strings stay where they are: the owner lives as long. */
+	copy = arena_alloc(&manifest->arena, sizeof *copy);
+	if (copy == NULL)
+		return NULL;
+	*copy = *entry;
+	manifest->entries[index] = copy;
+	return copy;
+}
+
+int
+manifest_add_note(struct manifest *manifest, const char *key, const char *value,
+		  struct moat_error *err)
+{
+	struct manifest_note note;
+
+	if (!grow(&manifest->notes, manifest->note_count, &manifest->note_allocated,
+		  sizeof *manifest->notes))
+		return moat_fail_memory(err);
+	note.key = arena_string(&manifest->arena, key);
+	note.value = arena_string(&manifest->arena, value);
+	if (note.key == NULL || note.value == NULL)
+		return moat_fail_memory(err);
+	manifest->notes[manifest->note_count++] = note;
+	return 0;
+}
+
+const char *
+manifest_note(const struct manifest *manifest, const char *key)
+{
+	for (size_t i = 0; i < manifest->note_count; i++)
+		if (strcmp(manifest->notes[i].key, key) == 0)
+			return manifest->notes[i].value;
+	return NULL;
+}
+
+bool
+manifest_same_entry(const struct moat_entry *a, const struct moat_entry *b)
+{
+	if (a == b)
+		return true;
+	return a->type == b->type && a->flags == b->flags && a->mode == b->mode &&
+	       a->uid == b->uid && a->gid == b->gid && a->size == b->size &&
+	       a->mtime_sec == b->mtime_sec && a->mtime_nsec == b->mtime_nsec &&
+	       a->ctime_sec == b->ctime_sec && a->ctime_nsec == b->ctime_nsec && a->dev == b->dev &&
+	       a->ino == b->ino && a->nlink == b->nlink && a->xattrs_size == b->xattrs_size &&
+	       ((a->flags & MOAT_HAS_LOCATOR) == 0 ||
+		memcmp(a->locator, b->locator, sizeof a->locator) == 0) &&
+	       ((a->flags & MOAT_HAS_HASH) == 0 || memcmp(a->hash, b->hash, sizeof a->hash) == 0) &&
+	       (a->xattrs_size == 0 || memcmp(a->xattrs, b->xattrs, a->xattrs_size) == 0) &&
+	       (a->type != MOAT_SYMLINK || strcmp(a->link_target, b->link_target) == 0) &&
+	       strcmp(a->path, b->path) == 0;
 }
 
 /* Where a skip of that path goes, or is: behind all that are before it, or, with `after`, also
@@ -220,18 +307,23 @@ int
 manifest_seal(struct manifest *manifest, struct moat_error *err)
 {
 	AUTO_FREE struct name *names = NULL;
-	size_t count = 0, first = 0;
+	size_t count = 0, first = 0, several = 0;
 
 	if (sort_entries(manifest, err) < 0)
 		return -1;
-	names = calloc(manifest->count + 1, sizeof *names);
+	for (size_t i = 0; i < manifest->count; i++)
+		several += manifest->entries[i]->nlink > 1 &&
+			   manifest->entries[i]->type != MOAT_DIRECTORY;
+	names = calloc(several + 1, sizeof *names);
 	if (names == NULL)
 		return moat_fail_memory(err);
 	for (size_t i = 0; i < manifest->count; i++) {
-		/* The manifest made it, and is not sealed yet. */
+		/* What is shared has one name, and no leader: only its own entries are written to.
+		 */
 		struct moat_entry *entry = (struct moat_entry *) manifest->entries[i];
 
-		entry->leader = MOAT_NO_LEADER;
+		if (entry->leader != MOAT_NO_LEADER)
+			entry->leader = MOAT_NO_LEADER;
 		if (entry->type != MOAT_DIRECTORY && entry->nlink > 1)
 			names[count++] = (struct name){entry->dev, entry->ino, i};
 	}

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The manifest of a snapshot: what was captured, what was not and why, by which rules, and when.
  *
- * On disk: "MOATMAN1", then little-endian records, then the SHA-256 of all before it; the format is
- * described at the top of manifest.c.  manifest_decode() takes bytes from anywhere: it checks
- * everything (lengths, order, paths without "..", types, leaders, the digest) before it returns
- * anything. */
+ * On disk a manifest is whole, or the difference from a whole one (the base): what a snapshot costs
+ * is then the change, not the tree.  Both end in the SHA-256 of all before it; the format is
+ * described at the top of manifest_write.c.  Reading takes bytes from anywhere: it checks
+ * everything (lengths, order, paths without "..", types, leaders, the digest, that of the base)
+ * before it returns anything.
+ *
+ * In memory a manifest may share entries with others, which it keeps: those of a tree of which
+ * little has changed exist once.  A shared entry is never written to. */
 #ifndef MOAT_COMMON_MANIFEST_H
 #define MOAT_COMMON_MANIFEST_H
 
@@ -41,8 +45,13 @@ struct manifest_rule {
 	size_t size;
 };
 
+/* Something to know about the snapshot itself: "type" "manual".  Strings without NUL. */
+struct manifest_note {
+	const char *key, *value;
+};
+
 struct manifest {
-	struct arena arena; /* owns all strings and entries */
+	struct arena arena; /* owns all strings and entries that are not shared */
 	const struct moat_entry *
 		*entries; /* sorted by manifest_compare(); entries[0] is the root "" */
 	size_t count, allocated;
@@ -50,14 +59,30 @@ struct manifest {
 	size_t skip_count, skip_allocated;
 	struct manifest_rule *rules;
 	size_t rule_count, rule_allocated;
+	struct manifest_note *notes;
+	size_t note_count, note_allocated;
+	struct manifest *shared; /* owns entries that this one has, too; or NULL */
+	unsigned references;     /* besides the first */
+	/* Of the bytes that it was read from; differences name it. */
+	bool has_digest;
+	uint8_t digest[MOAT_HASH_SIZE];
+	size_t encoded_size;
 	int64_t started_ns;    /* when the walk began: the racy-clean limit */
 	uint32_t filter_flags; /* FILTER_* of core/filter.h */
 };
 
 struct manifest *manifest_new(void); /* NULL: no memory */
+/* Gives up one reference. */
 void manifest_free(struct manifest *manifest);
+struct manifest *manifest_reference(struct manifest *manifest);
 void cleanup_manifest(struct manifest **manifest);
 #define AUTO_MANIFEST CLEANUP(cleanup_manifest)
+
+/* One that was read, kept for the next who needs it. */
+struct manifest_cache {
+	char id[32];
+	struct manifest *manifest; /* or NULL */
+};
 
 /* Order of paths: by components, bytewise, so that a directory is followed by all that is below it.
  */
@@ -65,6 +90,15 @@ int manifest_compare(const char *a, const char *b);
 /* Adds a copy (strings and xattrs, too) and returns it, to be changed until sealed; NULL: no
  * memory. */
 struct moat_entry *manifest_add(struct manifest *manifest, const struct moat_entry *entry);
+/* Adds an entry of `owner`, which lives as long as `manifest` from then on; one owner for each
+ * manifest.  The entry has one name (or is a directory), and is MOAT_SAME. */
+int manifest_add_shared(struct manifest *manifest, struct manifest *owner,
+			const struct moat_entry *entry, struct moat_error *err);
+/* An entry that may be written to: in place of a shared one its copy. */
+struct moat_entry *manifest_own(struct manifest *manifest, size_t index); /* NULL: no memory */
+int manifest_add_note(struct manifest *manifest, const char *key, const char *value,
+		      struct moat_error *err);
+const char *manifest_note(const struct manifest *manifest, const char *key); /* NULL: none */
 int manifest_add_skip(struct manifest *manifest, const char *path, int reason, const char *detail,
 		      struct moat_error *err);
 int manifest_add_rule(struct manifest *manifest, const char *directory, int source,
@@ -83,7 +117,22 @@ manifest_content(const struct manifest *manifest, const struct moat_entry *entry
 uint64_t manifest_bytes(const struct manifest *manifest);
 uint64_t manifest_files(const struct manifest *manifest); /* entries that are files or links */
 
+/* True when both say the same of one object, in everything that is stored but its leader. */
+bool manifest_same_entry(const struct moat_entry *a, const struct moat_entry *b);
+
 int manifest_encode(const struct manifest *manifest, struct buf *out, struct moat_error *err);
+/* base: has a digest, and is called base_id. */
+int manifest_encode_difference(const struct manifest *manifest, const struct manifest *base,
+			       const char *base_id, struct buf *out, struct moat_error *err);
+#define MANIFEST_ID_MAX 32
+/* Whether the bytes are a difference: 1, with the id of its base; 0: whole. Nothing else is looked
+ * at. */
+int
+manifest_base(const void *data, size_t size, char ret_id[MANIFEST_ID_MAX], struct moat_error *err);
+/* A whole one. */
 int manifest_decode(const void *data, size_t size, struct manifest **ret, struct moat_error *err);
+/* Either; base: borrowed, and shared by the result of a difference. */
+int manifest_decode_with(const void *data, size_t size, struct manifest *base,
+			 struct manifest **ret, struct moat_error *err);
 
 #endif

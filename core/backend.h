@@ -29,6 +29,7 @@ int snapshot_remove(struct backend *backend, const char *ref, const struct moat_
 bool snapshot_can_verify(const struct backend *backend);
 int snapshot_verify(struct backend *backend, const struct moat_extract *extract,
 		    struct moat_error *err);
+bool snapshot_can_enumerate(const struct backend *backend);
 int snapshot_enumerate(struct backend *backend,
 		       int (*found)(void *, const struct moat_ref *, const void *, size_t,
 				    struct moat_error *),

@@ -275,6 +275,13 @@ enumerate_found(void *context, const struct moat_ref *ref, const void *manifest,
 	return moat_error_set(err, e->failure.code, e->failure.sys_errno, "%s", e->failure.message);
 }
 
+bool
+snapshot_can_enumerate(const struct backend *backend)
+{
+	return backend->plugin->kind == MOAT_KIND_SNAPSHOT &&
+	       backend->plugin->ops.snapshot.enumerate != NULL;
+}
+
 int
 snapshot_enumerate(struct backend *backend,
 		   int (*found)(void *, const struct moat_ref *, const void *, size_t,
@@ -287,7 +294,7 @@ snapshot_enumerate(struct backend *backend,
 
 	if (backend_begin(backend, MOAT_KIND_SNAPSHOT, "enumerate", err) < 0)
 		return -1;
-	if (backend->plugin->ops.snapshot.enumerate == NULL)
+	if (!snapshot_can_enumerate(backend))
 		return moat_fail(err, MOAT_UNSUPPORTED,
 				 "plugin snapshot-%s cannot list what its store holds",
 				 backend->plugin->name);

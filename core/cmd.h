@@ -17,6 +17,7 @@ command_fn cmd_rollback;
 command_fn cmd_run;
 command_fn cmd_snapshot_create;
 command_fn cmd_snapshot_delete;
+command_fn cmd_snapshot_prune;
 command_fn cmd_snapshot_diff;
 command_fn cmd_snapshot_list;
 command_fn cmd_snapshot_restore;
@@ -24,6 +25,7 @@ command_fn cmd_snapshot_show;
 command_fn cmd_snapshot_verify;
 command_fn cmd_status;
 command_fn cmd_trace;
+command_fn cmd_undo;
 command_fn cmd_version;
 
 #endif

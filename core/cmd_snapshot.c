@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The commands about snapshots, and `rollback' and `recover'. */
+/* The commands about snapshots, and `rollback'. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +13,13 @@
 #include "core/terminal.h"
 #include "core/txn.h"
 
+/* A list of snapshots that is gone is made again before anybody looks into it. */
+static int
+open_home(struct app *app, struct moat_error *err)
+{
+	return app_home(app, err) < 0 ? -1 : snap_rebuild_lost(app, err);
+}
+
 /* The workspace of RUN, of --workspace, or the current directory. */
 static int
 open_chosen(struct app *app, const struct args *args, struct workspace **ret, struct run **ret_run,
@@ -20,7 +27,7 @@ open_chosen(struct app *app, const struct args *args, struct workspace **ret, st
 {
 	const char *name = args_at(args, 0), *directory = args_value(args, "workspace");
 
-	if (app_home(app, err) < 0)
+	if (open_home(app, err) < 0)
 		return -1;
 	if (name == NULL)
 		return workspace_open(app->home, directory, ret, err);
@@ -60,6 +67,7 @@ cmd_snapshot_create(struct app *app, const struct args *args, struct moat_error 
 	options.run = run == NULL ? NULL : run->id;
 	if (snap_create(app, workspace, &options, &snap, err) < 0)
 		return -1;
+	snap_retain(app, workspace, config);
 	return print_snap_id(app, snap, err);
 }
 
@@ -195,7 +203,7 @@ cmd_snapshot_show(struct app *app, const struct args *args, struct moat_error *e
 	AUTO_SNAP struct snap *snap = NULL;
 	AUTO_MANIFEST struct manifest *manifest = NULL;
 
-	if (app_home(app, err) < 0 || snap_find(app->home, args_at(args, 0), &snap, err) < 0 ||
+	if (open_home(app, err) < 0 || snap_find(app->home, args_at(args, 0), &snap, err) < 0 ||
 	    snap_manifest(app->home, snap, &manifest, err) < 0)
 		return -1;
 	if (app->json)
@@ -238,7 +246,7 @@ cmd_snapshot_diff(struct app *app, const struct args *args, struct moat_error *e
 
 	if (app->json && array == NULL)
 		return moat_fail_memory(err);
-	if (app_home(app, err) < 0 || snap_find(app->home, args_at(args, 0), &snap, err) < 0 ||
+	if (open_home(app, err) < 0 || snap_find(app->home, args_at(args, 0), &snap, err) < 0 ||
 	    snap_manifest(app->home, snap, &manifest, err) < 0 ||
 	    load_other(app, args, snap, manifest, &other, err) < 0 ||
 	    diff_manifests(manifest, other, diff_print_item, &printer, err) < 0)
@@ -305,7 +313,7 @@ cmd_snapshot_restore(struct app *app, const struct args *args, struct moat_error
 			return -1;
 	}
 	options.paths = (const char *const *) paths;
-	if (app_home(app, err) < 0 || snap_find(app->home, args_at(args, 0), &snap, err) < 0)
+	if (open_home(app, err) < 0 || snap_find(app->home, args_at(args, 0), &snap, err) < 0)
 		return -1;
 	return restore_snapshot(app, snap, &options, err);
 }
@@ -350,7 +358,7 @@ cmd_rollback(struct app *app, const struct args *args, struct moat_error *err)
 		.dry_run = args_flag(args, "dry-run"),
 	};
 
-	if (app_home(app, err) < 0 || run_find(app->home, args_at(args, 0), &run, err) < 0)
+	if (open_home(app, err) < 0 || run_find(app->home, args_at(args, 0), &run, err) < 0)
 		return -1;
 	if (options.to == NULL && !options.dry_run && run_is_living(run))
 		log_warning("run %s still runs and may change the workspace again", run->id);
@@ -370,7 +378,7 @@ cmd_rollback(struct app *app, const struct args *args, struct moat_error *err)
 	return restore_snapshot(app, snap, &options, err);
 }
 
-/* ------------------------------------------------------------------------------- delete, recover
+/* ------------------------------------------------------------------------------- delete, verify
  */
 
 /* What a verification finds, for people or into an array. */
@@ -404,14 +412,14 @@ note_damage(void *context, const char *path, const char *why)
 
 /* A snapshot that cannot even be looked at is damaged as a whole: path "". */
 static int
-verify_one(struct app *app, const struct snap *snap, json_t *results, uint64_t *damaged,
-	   struct moat_error *err)
+verify_one(struct app *app, struct snap_verifier *verifier, const struct snap *snap,
+	   json_t *results, uint64_t *damaged, struct moat_error *err)
 {
 	AUTO_JSON json_t *result = json_object();
 	struct findings findings = {.snap = snap, .array = app->json ? json_array() : NULL};
 	struct moat_error why = MOAT_ERROR_INIT;
 
-	if (snap_verify(app, snap, note_damage, &findings, &why) < 0) {
+	if (snap_verify(verifier, snap, note_damage, &findings, &why) < 0) {
 		if (why.code != MOAT_CORRUPT && why.code != MOAT_NOT_FOUND) {
 			json_decref(findings.array);
 			return moat_error_set(err, why.code, why.sys_errno, "%s", why.message);
@@ -460,14 +468,15 @@ cmd_snapshot_verify(struct app *app, const struct args *args, struct moat_error 
 {
 	AUTO_SNAP_LIST struct snap_list list = {0};
 	AUTO_JSON json_t *results = json_array();
+	AUTO_SNAP_VERIFIER struct snap_verifier *verifier = snap_verifier_new(app);
 	uint64_t damaged = 0;
 
-	if (results == NULL)
+	if (results == NULL || verifier == NULL)
 		return moat_fail_memory(err);
-	if (app_home(app, err) < 0 || chosen_snapshots(app, args, &list, err) < 0)
+	if (open_home(app, err) < 0 || chosen_snapshots(app, args, &list, err) < 0)
 		return -1;
 	for (size_t i = 0; i < list.count; i++)
-		if (verify_one(app, list.items[i], results, &damaged, err) < 0)
+		if (verify_one(app, verifier, list.items[i], results, &damaged, err) < 0)
 			return -1;
 	if (app->json && json_print(results, false, err) < 0)
 		return -1;
@@ -482,7 +491,7 @@ cmd_snapshot_verify(struct app *app, const struct args *args, struct moat_error 
 int
 cmd_snapshot_delete(struct app *app, const struct args *args, struct moat_error *err)
 {
-	if (app_home(app, err) < 0)
+	if (open_home(app, err) < 0)
 		return -1;
 	/* All names first: a typo in the last must not be found after the first is gone. */
 	for (int i = 0; i < args_size(args); i++) {
@@ -502,30 +511,64 @@ cmd_snapshot_delete(struct app *app, const struct args *args, struct moat_error 
 	return 0;
 }
 
-int
-cmd_recover(struct app *app, const struct args *args, struct moat_error *err)
-{
-	AUTO_JSON json_t *json = NULL;
+/* ----------------------------------------------------------------------------------------- prune
+ */
 
-	(void) args;
-	/* Opening the home does it; this command is for seeing the result. */
-	if (app_home(app, err) < 0)
-		return -1;
-	if (app->json) {
-		json = json_object();
-		if (json == NULL ||
-		    json_put_int(json, "completed", (int64_t) app->recovery.completed) < 0 ||
-		    json_put_int(json, "undone", (int64_t) app->recovery.undone) < 0 ||
-		    json_put_int(json, "failed", (int64_t) app->recovery.failed) < 0)
-			return moat_fail_memory(err);
-		if (json_print(json, false, err) < 0)
-			return -1;
-	} else if (app->recovery.completed + app->recovery.undone + app->recovery.failed == 0) {
-		log_notice("nothing was interrupted");
-	}
-	if (app->recovery.failed > 0)
-		return moat_fail(err, MOAT_FAILED,
-				 "%" PRIu64 " interrupted transactions could not be completed",
-				 app->recovery.failed);
+/* What the command line says, or else the configuration. */
+static int
+find_limits(const struct args *args, const struct config *config, struct snap_limits *ret,
+	    struct moat_error *err)
+{
+	const char *keep = args_value(args, "keep"), *max_bytes = args_value(args, "max-bytes");
+
+	*ret = (struct snap_limits){.keep = -1, .drop_initial = config->snapshots.delete_initial};
+	if (keep != NULL && text_parse_int(keep, 1, INT64_MAX, &ret->keep, err) < 0)
+		return moat_wrap(err, "--keep");
+	if (max_bytes != NULL && text_parse_size(max_bytes, &ret->max_bytes, err) < 0)
+		return moat_wrap(err, "--max-bytes");
+	if (max_bytes != NULL && ret->max_bytes == 0)
+		return moat_fail(err, MOAT_USAGE, "--max-bytes: 0 would keep nothing");
+	if (keep != NULL || max_bytes != NULL)
+		return 0;
+	if (config->snapshots.max_count > 0)
+		ret->keep = config->snapshots.max_count;
+	ret->max_bytes = config->snapshots.max_bytes;
+	if (ret->keep > 0 || ret->max_bytes > 0)
+		return 0;
+	return moat_fail(err, MOAT_USAGE,
+			 "give --keep or --max-bytes; moat.yaml has no limits either "
+			 "(snapshots.retention)");
+}
+
+static int
+print_pruned(struct app *app, const struct snap_list *list, bool dry_run, struct moat_error *err)
+{
+	if (app->json)
+		return print_json_list(list, err);
+	for (size_t i = 0; i < list->count; i++)
+		out("%s\n", list->items[i]->id);
+	if (list->count == 0)
+		log_notice("nothing to delete");
+	else
+		log_notice("%s %zu snapshots", dry_run ? "would delete" : "deleted", list->count);
 	return 0;
+}
+
+int
+cmd_snapshot_prune(struct app *app, const struct args *args, struct moat_error *err)
+{
+	AUTO_WORKSPACE struct workspace *workspace = NULL;
+	AUTO_CONFIG struct config *config = NULL;
+	AUTO_SNAP_LIST struct snap_list list = {0};
+	bool dry_run = args_flag(args, "dry-run");
+	struct snap_limits limits;
+
+	if (open_home(app, err) < 0 ||
+	    workspace_open(app->home, args_value(args, "workspace"), &workspace, err) < 0 ||
+	    config_load(workspace->fd, workspace->path, app->config_path, &config, err) < 0 ||
+	    find_limits(args, config, &limits, err) < 0 ||
+	    (dry_run ? snap_choose(app, workspace, &limits, &list, err)
+		     : snap_prune(app, workspace, &limits, &list, err)) < 0)
+		return -1;
+	return print_pruned(app, &list, dry_run, err);
 }

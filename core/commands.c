@@ -76,8 +76,21 @@ static const struct option_spec snapshot_restore_options[] = {
 	END
 };
 
+static const struct option_spec snapshot_prune_options[] = {
+	{"keep", 0, OPTION_VALUE, "N", NULL, "keep the newest N"},
+	{"max-bytes", 0, OPTION_VALUE, "SIZE", NULL, "keep what fits into SIZE: 500M, 2GiB"},
+	{"workspace", 0, OPTION_VALUE, "DIR", NULL, "of that workspace (default: the current directory)"},
+	{"dry-run", 0, OPTION_FLAG, NULL, NULL, "only say what would be done"},
+	END
+};
+
 static const struct option_spec rollback_options[] = {
 	{"to", 0, OPTION_VALUE, "DIR", NULL, "into DIR, which must be absent or empty, instead of in place"},
+	{"dry-run", 0, OPTION_FLAG, NULL, NULL, "only say what would be done"},
+	END
+};
+
+static const struct option_spec undo_options[] = {
 	{"dry-run", 0, OPTION_FLAG, NULL, NULL, "only say what would be done"},
 	END
 };
@@ -160,6 +173,14 @@ const struct command commands[] = {
 		.description = "What other snapshots need is kept.",
 		.min_arguments = 1, .max_arguments = -1, .run = cmd_snapshot_delete,
 	}, {
+		.name = "prune", .parent = "snapshot", .synopsis = "[OPTION]...",
+		.summary = "delete the oldest snapshots of a workspace",
+		.description =
+			"Keeps the newest, as many as --keep says, or as fit into --max-bytes; without either, what "
+			"snapshots.retention of moat.yaml says. The newest, and those taken before runs, always "
+			"stay (the latter unless snapshots.retention.delete_initial). Prints the ids of those that went.",
+		.options = snapshot_prune_options, .run = cmd_snapshot_prune,
+	}, {
 		.name = "verify", .parent = "snapshot", .synopsis = "[OPTION]... [SNAP...]",
 		.summary = "read snapshots back and compare them with what was taken",
 		.description =
@@ -174,6 +195,15 @@ const struct command commands[] = {
 			"snapshot. A safety snapshot is taken first, and the command that undoes the rollback is "
 			"printed.",
 		.options = rollback_options, .min_arguments = 1, .max_arguments = 2, .run = cmd_rollback,
+	}, {
+		.name = "undo", .synopsis = "[OPTION]... [TXN]",
+		.summary = "take back the last restore of a workspace",
+		.description =
+			"Of the workspace in the current directory, or the restore TXN. Exactly what it changed "
+			"becomes what it was before; everything else stays as it is now. Refused with status 3 "
+			"when any of it has been changed since. An undo is a restore, too: undone once more, it "
+			"is done again.",
+		.options = undo_options, .max_arguments = 1, .run = cmd_undo,
 	}, {
 		.name = "trace", .synopsis = "[OPTION]... RUN",
 		.summary = "show every program that a run executed",

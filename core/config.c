@@ -87,7 +87,7 @@ set_defaults(struct config *config, struct moat_error *err)
 	config->attach.escape = strdup("ctrl-/");
 	config->attach.double_press_ms = 500;
 	config->snapshots.idle_threshold_seconds = 30;
-	config->snapshots.max_count = 10;
+	config->snapshots.max_count = 0;
 	config->tracing.poll_interval_ms = 100;
 	config->plugins = calloc(1, sizeof *config->plugins);
 	if (config->sandbox == NULL || config->commit == NULL || config->network_policy == NULL ||

@@ -49,7 +49,7 @@ struct config {
 		int64_t idle_threshold_seconds; /* 30 */
 		bool ignore_gitignore;
 		char **additional;  /* NULL-terminated patterns; NULL: none */
-		int64_t max_count;  /* 10; 0: no limit */
+		int64_t max_count;  /* 0: no limit */
 		uint64_t max_bytes; /* 0: no limit */
 		bool delete_initial;
 	} snapshots;

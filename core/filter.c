@@ -359,11 +359,16 @@ enter(struct filter *filter, const struct filter_scope *parent, const char *path
 
 int
 filter_enter(struct filter *filter, const struct filter_scope *parent, const char *path, int dirfd,
-	     enum filter_verdict verdict, const struct filter_scope **ret, struct moat_error *err)
+	     enum filter_verdict verdict, bool has_rules, const struct filter_scope **ret,
+	     struct moat_error *err)
 {
 	int status = 0;
 
 	*ret = parent;
+	/* Nothing of its own: its parent's rules. */
+	if (filter->manifest == NULL && !has_rules &&
+	    (verdict != FILTER_TRACKED_ONLY || parent->tracked_only))
+		return 0;
 	(void) pthread_mutex_lock(&filter->lock);
 	if (filter->failure.code != MOAT_OK) {
 		status = moat_fail(err, filter->failure.code, "%s", filter->failure.message);

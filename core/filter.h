@@ -66,10 +66,11 @@ int filter_root(struct filter *filter, const struct filter_scope **ret, struct m
  * as for git, nothing but its tracked files is captured.  Worth a warning. */
 bool filter_root_is_ignored(const struct filter *filter);
 /* The scope of a subdirectory for which filter_check() did not say FILTER_IGNORE.  path: relative
- * to the workspace; dirfd: that directory, open (a stored filter does not use it). */
-int
-filter_enter(struct filter *filter, const struct filter_scope *parent, const char *path, int dirfd,
-	     enum filter_verdict verdict, const struct filter_scope **ret, struct moat_error *err);
+ * to the workspace; dirfd: that directory, open, and has_rules: whether it has a `.git' or a
+ * `.gitignore' (a stored filter uses neither). */
+int filter_enter(struct filter *filter, const struct filter_scope *parent, const char *path,
+		 int dirfd, enum filter_verdict verdict, bool has_rules,
+		 const struct filter_scope **ret, struct moat_error *err);
 enum filter_verdict filter_check(struct filter *filter, const struct filter_scope *scope,
 				 const char *path, const char *name, bool is_directory);
 

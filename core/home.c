@@ -81,6 +81,11 @@ home_open(const char *explicit_path, struct home **ret, struct moat_error *err)
 	if (home == NULL)
 		return moat_fail_memory(err);
 	home->fd = home->runs_fd = home->workspaces_fd = home->txn_fd = -1;
+	home->bases = calloc(1, sizeof *home->bases);
+	if (home->bases == NULL) {
+		moat_fail_memory(err);
+		goto fail;
+	}
 	home->path = realpath(wanted, NULL);
 	if (home->path == NULL) {
 		moat_fail_errno(err, "moat's home `%s'", wanted);
@@ -111,6 +116,9 @@ home_close(struct home *home)
 {
 	if (home == NULL)
 		return;
+	if (home->bases != NULL)
+		manifest_free(home->bases->manifest);
+	free(home->bases);
 	cleanup_close(&home->txn_fd);
 	cleanup_close(&home->workspaces_fd);
 	cleanup_close(&home->runs_fd);
@@ -311,6 +319,28 @@ workspace_open_known(const struct home *home, const char *hash, struct workspace
 		cleanup_close(&workspace->fd);
 	*ret = STEAL(workspace);
 	return 0;
+}
+
+int
+workspace_check_record(const struct workspace *workspace, struct moat_error *err)
+{
+	AUTO_JSON json_t *record = json_object();
+	AUTO_FREE char *stored = NULL, *wanted = NULL;
+	size_t size;
+
+	if (record == NULL ||
+	    json_put_bytes(record, "path", workspace->path, strlen(workspace->path)) < 0)
+		return moat_fail_memory(err);
+	wanted = json_text(record, false, err);
+	if (wanted == NULL || fs_read(workspace->state_fd, "workspace.json", (size_t) 1 << 20,
+				      &stored, &size, err) < 0)
+		return -1;
+	if (size == strlen(wanted) && memcmp(stored, wanted, size) == 0)
+		return 0;
+	return moat_fail(err, MOAT_CORRUPT,
+			 "the record of `%s' (workspace.json) was changed; remove it, the next "
+			 "snapshot writes it again",
+			 workspace->path);
 }
 
 void

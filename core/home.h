@@ -12,10 +12,12 @@
 #include <stdbool.h>
 
 #include "common/error.h"
+#include "common/manifest.h"
 
 struct home {
 	char *path; /* absolute, links resolved */
 	int fd, runs_fd, workspaces_fd, txn_fd;
+	struct manifest_cache *bases; /* core/snap's */
 };
 
 /* explicit_path: --home, or NULL.  Made when missing.  One that belongs to somebody else, or that
@@ -42,6 +44,8 @@ int workspace_open_at(const char *path, struct workspace **ret, struct moat_erro
 /* By the hash of a known workspace (its path may be gone: fd is -1 then). */
 int workspace_open_known(const struct home *home, const char *hash, struct workspace **ret,
 			 struct moat_error *err);
+/* Whether its record is, byte for byte, what was written once. */
+int workspace_check_record(const struct workspace *workspace, struct moat_error *err);
 void workspace_close(struct workspace *workspace);
 void cleanup_workspace(struct workspace **workspace);
 #define AUTO_WORKSPACE CLEANUP(cleanup_workspace)

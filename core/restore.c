@@ -16,6 +16,7 @@
 #include "core/log.h"
 #include "core/terminal.h"
 #include "core/txn.h"
+#include "core/undo.h"
 
 /* ------------------------------------------------------------------------------------------ diffs
  */
@@ -109,12 +110,16 @@ print_plan(struct app *app, const struct txn *txn, struct moat_error *err)
 	return 0;
 }
 
+/* undoes: the transaction that was taken back, or NULL. */
 static void
-tell_counts(const struct snap *snap, const char *where, const struct txn_counts *counts)
+tell_counts(const struct snap *snap, const char *where, const char *undoes,
+	    const struct txn_counts *counts)
 {
-	log_notice("restored %s to %s: %" PRIu64 " put back, %" PRIu64 " changed back, %" PRIu64
+	log_notice("%s %s%s%s: %" PRIu64 " put back, %" PRIu64 " changed back, %" PRIu64
 		   " removed, %" PRIu64 " modes or times set",
-		   where, snap->id, counts->added, counts->modified, counts->deleted, counts->meta);
+		   undoes == NULL ? "restored" : "undone in", where,
+		   undoes == NULL ? " to " : ", restore ", undoes == NULL ? snap->id : undoes,
+		   counts->added, counts->modified, counts->deleted, counts->meta);
 	if (counts->kept > 0)
 		log_notice("%" PRIu64
 			   " directories stay, because they hold what the snapshot did not "
@@ -122,24 +127,41 @@ tell_counts(const struct snap *snap, const char *where, const struct txn_counts 
 			   counts->kept);
 }
 
-static int
-print_result(struct app *app, const struct snap *snap, const char *where, const struct snap *safety,
-	     const struct txn_counts *counts, struct moat_error *err)
-{
-	AUTO_JSON json_t *json = NULL;
+/* One restore in place under way, or an undo, which is one of some paths. */
+struct going_back {
+	struct app *app;
+	const struct snap *snap;      /* where the content is */
+	const struct manifest *rules; /* its manifest: by its rules the workspace is seen */
+	const char *undoes;           /* the transaction that is taken back, or NULL */
+	const struct restore_options *options;
+	struct workspace *workspace;
+	struct manifest *live;
+	struct txn_prelude *prelude;
+};
 
-	if (!app->json) {
-		tell_counts(snap, where, counts);
-		if (safety != NULL) {
-			out("%s\n", safety->id);
-			log_notice("to undo: moat snapshot restore %s", safety->id);
-		}
-		return 0;
-	}
-	json = json_object();
-	if (json == NULL || json_put_text(json, "snapshot", snap->id) < 0 ||
+static void
+tell_undo(const struct workspace *workspace, const struct snap *safety)
+{
+	struct stat here;
+
+	/* `moat undo' is about the workspace that one is in. */
+	if (stat(".", &here) == 0 && here.st_dev == workspace->dev && here.st_ino == workspace->ino)
+		log_notice("to undo: moat undo (or: moat snapshot restore %s)", safety->id);
+	else
+		log_notice("to undo: moat snapshot restore %s (or, in %s: moat undo)", safety->id,
+			   workspace->path);
+}
+
+static int
+print_json(const struct going_back *back, const char *where, const struct snap *safety,
+	   const struct txn_counts *counts, struct moat_error *err)
+{
+	AUTO_JSON json_t *json = json_object();
+
+	if (json == NULL || json_put_text(json, "snapshot", back->snap->id) < 0 ||
 	    json_put_bytes(json, "directory", where, strlen(where)) < 0 ||
 	    json_put_text(json, "safety", safety == NULL ? NULL : safety->id) < 0 ||
+	    json_put_text(json, "undoes", back->undoes) < 0 ||
 	    json_put_int(json, "added", (int64_t) counts->added) < 0 ||
 	    json_put_int(json, "modified", (int64_t) counts->modified) < 0 ||
 	    json_put_int(json, "deleted", (int64_t) counts->deleted) < 0 ||
@@ -149,147 +171,190 @@ print_result(struct app *app, const struct snap *snap, const char *where, const 
 	return json_print(json, false, err);
 }
 
-/* Objects of the user's own that cannot be read as they are, opened for the time of a restore. */
-struct opened {
-	char *path;
-	mode_t mode;
-};
-
-struct openings {
-	int root_fd;
-	struct opened *items;
-	size_t count;
-	const struct manifest
-		*settled; /* the transaction has given modes to all that is in it; or NULL */
-};
-
-/* The last opened first: it may lie in another. */
-static void
-openings_close(struct openings *openings)
+static int
+print_result(const struct going_back *back, const char *where, const struct snap *safety,
+	     const struct txn_counts *counts, struct moat_error *err)
 {
-	for (size_t i = openings->count; i-- > 0;) {
-		struct opened *item = &openings->items[i];
-		bool done = openings->settled != NULL &&
-			    manifest_find(openings->settled, item->path) >= 0;
-		const char *name;
-		AUTO_CLOSE int dirfd =
-			done ? -1 : fs_open_parent(openings->root_fd, item->path, &name, NULL);
-
-		if (dirfd >= 0 && fchmodat(dirfd, name, item->mode, AT_SYMLINK_NOFOLLOW) < 0 &&
-		    errno != ENOENT)
-			log_warning("%s has lost its mode %o: %s", item->path, item->mode,
-				    strerror(errno));
-		free(item->path);
+	if (back->app->json)
+		return print_json(back, where, safety, counts, err);
+	tell_counts(back->snap, where, back->undoes, counts);
+	if (safety != NULL) {
+		out("%s\n", safety->id);
+		tell_undo(back->workspace, safety);
 	}
+	return 0;
+}
+
+/* ------------------------------------------------------------------------------- closed objects */
+
+/* Objects of the user's own that cannot be read as they are, opened for the time of a restore. */
+struct openings {
+	struct txn_opening *items; /* paths are owned */
+	size_t count, done;        /* done: opened already */
+};
+
+static void
+openings_free(struct openings *openings)
+{
+	for (size_t i = 0; i < openings->count; i++)
+		free((char *) openings->items[i].path);
 	free(openings->items);
 }
 
-/* 1: opened; 0: it needs or allows no opening. */
+static bool
+is_noted(const struct openings *openings, const char *path)
+{
+	for (size_t i = openings->done; i < openings->count; i++)
+		if (strcmp(openings->items[i].path, path) == 0)
+			return true;
+	return false;
+}
+
+/* The mode that it is to have when the restore succeeds: see apply_meta() in txn_apply.c. */
+static unsigned
+mode_after(const struct manifest *desired, const char *path, const struct stat *st)
+{
+	int64_t index = manifest_find(desired, path);
+	const struct moat_entry *entry = index < 0 ? NULL : desired->entries[index];
+	bool same_type = entry != NULL && (S_ISDIR(st->st_mode) ? entry->type == MOAT_DIRECTORY
+								: entry->type == MOAT_FILE);
+
+	if (!same_type || entry->mode == (st->st_mode & 07777))
+		return st->st_mode & 07777;
+	return entry->type == MOAT_FILE ? entry->mode & ~06000u : entry->mode;
+}
+
+/* Notes one that needs and allows an opening. */
 static int
-open_object(struct openings *openings, const char *path, struct moat_error *err)
+note_closed(struct openings *openings, const struct workspace *workspace,
+	    const struct manifest *desired, const char *path, struct moat_error *err)
 {
 	const char *name;
-	AUTO_CLOSE int dirfd = fs_open_parent(openings->root_fd, path, &name, NULL);
-	struct opened *more;
+	AUTO_CLOSE int dirfd = fs_open_parent(workspace->fd, path, &name, NULL);
+	struct txn_opening *more;
 	struct stat st;
 	mode_t needed;
 
 	if (dirfd < 0 || fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0;
 	needed = S_ISDIR(st.st_mode) ? 0700 : S_ISREG(st.st_mode) ? 0400 : 0;
-	if (st.st_uid != geteuid() || (st.st_mode & needed) == needed)
+	if (st.st_uid != geteuid() || (st.st_mode & needed) == needed || is_noted(openings, path))
 		return 0;
 	more = reallocarray(openings->items, openings->count + 1, sizeof *more);
 	if (more == NULL)
 		return moat_fail_memory(err);
 	openings->items = more;
-	more[openings->count].path = strdup(path);
-	more[openings->count].mode = st.st_mode & 07777;
-	if (more[openings->count].path == NULL)
+	more += openings->count;
+	more->path = strdup(path);
+	more->before = st.st_mode & 07777;
+	more->opened = more->before | needed;
+	more->after = mode_after(desired, path, &st);
+	if (more->path == NULL)
 		return moat_fail_memory(err);
 	openings->count++;
-	if (fchmodat(dirfd, name, (st.st_mode & 07777) | needed, AT_SYMLINK_NOFOLLOW) < 0)
-		return moat_fail_errno(err, "make `%s' readable", path);
-	return 1;
+	return 0;
 }
 
 /* What the walk could not read, or the directory that hides it, unless the snapshot could not read
  * it either. */
 static int
-open_skipped(struct openings *openings, const struct manifest *desired,
-	     const struct manifest_skip *skip, struct moat_error *err)
+note_skipped(struct openings *openings, const struct workspace *workspace,
+	     const struct manifest *desired, const struct manifest_skip *skip,
+	     struct moat_error *err)
 {
 	AUTO_FREE char *parent = strdup(skip->path);
+	size_t before = openings->count;
 	char *slash;
-	int result;
 
 	if (skip->reason != SKIP_UNREADABLE || manifest_find_skip(desired, skip->path) != NULL)
 		return 0;
 	if (parent == NULL)
 		return moat_fail_memory(err);
-	result = open_object(openings, skip->path, err);
+	if (note_closed(openings, workspace, desired, skip->path, err) < 0)
+		return -1;
 	slash = strrchr(parent, '/');
-	if (result != 0 || slash == NULL)
-		return result;
+	if (openings->count > before || slash == NULL)
+		return 0;
 	*slash = '\0';
-	return open_object(openings, parent, err);
+	return note_closed(openings, workspace, desired, parent, err);
 }
 
-/* Returns how many objects were opened. */
+/* All that is closed as far as one can see by now. */
 static int
-open_all(struct openings *openings, const struct manifest *desired, const struct manifest *live,
-	 struct moat_error *err)
+note_all(struct openings *openings, const struct workspace *workspace,
+	 const struct manifest *desired, const struct manifest *live, struct moat_error *err)
 {
-	int opened = 0, result;
-
-	for (size_t i = 0; i < live->skip_count; i++) {
-		result = open_skipped(openings, desired, &live->skips[i], err);
-		if (result < 0)
+	for (size_t i = 0; i < live->skip_count; i++)
+		if (note_skipped(openings, workspace, desired, &live->skips[i], err) < 0)
 			return -1;
-		opened += result;
-	}
 	for (size_t i = 0; i < live->count; i++) {
 		const struct moat_entry *entry = live->entries[i];
 
-		if (entry->type != MOAT_FILE || entry->status == MOAT_SAME ||
-		    (entry->mode & 0400) != 0)
-			continue;
-		result = open_object(openings, entry->path, err);
-		if (result < 0)
+		if (entry->type == MOAT_FILE && entry->status != MOAT_SAME &&
+		    (entry->mode & 0400) == 0 &&
+		    note_closed(openings, workspace, desired, entry->path, err) < 0)
 			return -1;
-		opened += result;
 	}
-	return opened;
+	return 0;
+}
+
+static int
+open_noted(struct going_back *back, struct openings *openings, struct moat_error *err)
+{
+	if (back->prelude == NULL && txn_prelude_new(back->app->home, back->workspace->path,
+						     back->workspace, &back->prelude, err) < 0)
+		return -1;
+	if (txn_prelude_open(back->prelude, openings->items + openings->done,
+			     openings->count - openings->done, err) < 0)
+		return -1;
+	openings->done = openings->count;
+	return 0;
 }
 
 /* The live tree, looked into everywhere that the user can open, but for what the snapshot could not
  * look into either; the manifest has the modes from before. */
 static int
-look_everywhere(const struct workspace *workspace, const struct manifest *desired,
-		struct openings *openings, struct manifest **ret, struct moat_error *err)
+look_everywhere(struct going_back *back, struct moat_error *err)
 {
+	CLEANUP(openings_free) struct openings openings = {0};
+
 	for (;;) {
 		AUTO_MANIFEST struct manifest *live = NULL;
-		int opened;
 
-		if (snap_live(workspace, desired, &live, err) < 0)
+		if (snap_live(back->workspace, back->rules, &live, err) < 0 ||
+		    (geteuid() != 0 &&
+		     note_all(&openings, back->workspace, back->rules, live, err) < 0))
 			return -1;
-		opened = geteuid() == 0 ? 0 : open_all(openings, desired, live, err);
-		if (opened < 0)
-			return -1;
-		if (opened > 0)
+		if (openings.count > openings.done) {
+			if (open_noted(back, &openings, err) < 0)
+				return -1;
 			continue;
-		for (size_t i = 0; i < openings->count; i++) {
-			int64_t index = manifest_find(live, openings->items[i].path);
+		}
+		for (size_t i = 0; i < openings.count; i++) {
+			int64_t index = manifest_find(live, openings.items[i].path);
 
 			if (index >= 0)
 				((struct moat_entry *) live->entries[index])->mode =
-					openings->items[i].mode;
+					openings.items[i].before;
 		}
-		*ret = STEAL(live);
+		back->live = STEAL(live);
 		return 0;
 	}
 }
+
+static int
+look(struct going_back *back, struct moat_error *err)
+{
+	const struct restore_options *options = back->options;
+	bool everywhere =
+		!options->dry_run && (options->paths == NULL || options->paths[0] == NULL);
+
+	return everywhere ? look_everywhere(back, err)
+			  : snap_live(back->workspace, back->rules, &back->live, err);
+}
+
+/* --------------------------------------------------------------------------------------- in place
+ */
 
 /* A dry run opens nothing, and so may not know all. */
 static void
@@ -325,63 +390,217 @@ check_readable(void *context, const struct diff_item *item, struct moat_error *e
 		item->path);
 }
 
+static void
+going_back_free(struct going_back *back)
+{
+	txn_prelude_end(back->prelude);
+	manifest_free(back->live);
+	workspace_close(back->workspace);
+}
+#define AUTO_GOING_BACK CLEANUP(going_back_free)
+
+/* From the plan to the end of it. */
+static int
+carry_out(struct going_back *back, struct txn *txn, struct moat_error *err)
+{
+	const struct restore_options *options = back->options;
+	AUTO_SNAP struct snap *safety = NULL;
+
+	if (options->dry_run) {
+		tell_unseen(back->rules, back->live);
+		return print_plan(back->app, txn, err);
+	}
+	if (!options->no_safety && txn_visit(txn, check_readable, back->workspace, err) < 0)
+		return -1;
+	if (!txn_is_empty(txn) && !options->no_safety &&
+	    snap_safety(back->app, back->workspace, back->snap, back->rules, back->live, &safety,
+			err) < 0)
+		return moat_wrap(err, "no safety snapshot, so nothing was restored");
+	txn_record(txn, back->snap->id, safety == NULL ? NULL : safety->id, back->undoes);
+	if (back->prelude != NULL)
+		txn_use_prelude(txn, back->prelude);
+	if (txn_commit(txn, err) < 0)
+		return moat_wrap(err, "restore %s", back->snap->id);
+	return print_result(back, back->workspace->path, safety, txn_counts(txn), err);
+}
+
+static int
+open_place(struct going_back *back, const char *hash, struct moat_error *err)
+{
+	if (workspace_open_known(back->app->home, hash, &back->workspace, err) < 0)
+		return -1;
+	if (back->workspace->fd >= 0)
+		return 0;
+	return moat_fail(
+		err, MOAT_NOT_FOUND,
+		"the workspace `%s' is not there any more; `moat snapshot restore --to DIR %s' "
+		"brings its files back elsewhere",
+		back->workspace->path, back->snap->id);
+}
+
 static int
 restore_in_place(struct app *app, const struct snap *snap, const struct restore_options *options,
 		 struct moat_error *err)
 {
-	AUTO_WORKSPACE struct workspace *workspace = NULL;
-	AUTO_MANIFEST struct manifest *desired = NULL, *live = NULL;
-	AUTO_SNAP struct snap *safety = NULL;
-	AUTO_TXN struct txn *txn = NULL;
 	AUTO_CLOSE int lock = -1;
-	CLEANUP(openings_close) struct openings openings = {0};
+	AUTO_MANIFEST struct manifest *desired = NULL;
+	AUTO_GOING_BACK struct going_back back = {.app = app, .snap = snap, .options = options};
+	AUTO_TXN struct txn *txn = NULL;
 	struct content content = {app, snap};
 	struct txn_source source = {bring_content, &content};
-	bool everywhere =
-		!options->dry_run && (options->paths == NULL || options->paths[0] == NULL);
 
-	if (workspace_open_known(app->home, snap->workspace_hash, &workspace, err) < 0)
+	if (open_place(&back, snap->workspace_hash, err) < 0)
 		return -1;
-	if (workspace->fd < 0)
-		return moat_fail(
-			err, MOAT_NOT_FOUND,
-			"the workspace `%s' is not there any more; `moat snapshot restore --to "
-			"DIR %s' brings its files back elsewhere",
-			workspace->path, snap->id);
-	openings.root_fd = workspace->fd;
-	lock = workspace_lock(workspace, err);
-	if (lock < 0 || snap_manifest(app->home, snap, &desired, err) < 0 ||
-	    (everywhere ? look_everywhere(workspace, desired, &openings, &live, err)
-			: snap_live(workspace, desired, &live, err)) < 0 ||
-	    txn_plan(app->home, workspace, live, desired, options->paths, &source, &txn, err) < 0)
+	lock = workspace_lock(back.workspace, err);
+	if (lock < 0 || snap_manifest(app->home, snap, &desired, err) < 0)
 		return -1;
-	if (options->dry_run) {
-		tell_unseen(desired, live);
-		return print_plan(app, txn, err);
-	}
-	if (!options->no_safety && txn_visit(txn, check_readable, workspace, err) < 0)
+	back.rules = desired;
+	if (look(&back, err) < 0 || txn_plan(app->home, back.workspace, back.live, desired,
+					     options->paths, &source, &txn, err) < 0)
 		return -1;
-	if (!txn_is_empty(txn) && !options->no_safety &&
-	    snap_safety(app, workspace, snap, desired, live, &safety, err) < 0)
-		return moat_wrap(err, "no safety snapshot, so nothing was restored");
-	if (txn_commit(txn, err) < 0)
-		return moat_wrap(err, "restore %s", snap->id);
-	openings.settled = desired;
-	return print_result(app, snap, workspace->path, safety, txn_counts(txn), err);
+	return carry_out(&back, txn, err);
 }
 
-/* Absent: made (true); an empty directory: taken as it is. */
+/* ------------------------------------------------------------------------------------------- undo
+ */
+
 static int
-prepare_target(const char *path, bool *ret_made, struct moat_error *err)
+plan_undoing(const struct going_back *back, const struct undo_record *record,
+	     const struct txn_source *source, struct manifest **ret_desired,
+	     struct undo_scope **ret_scope, struct txn **ret, struct moat_error *err)
+{
+	const char *const *paths;
+	size_t count;
+
+	if (undo_scope_new(back->app->home, back->workspace, record, back->live, ret_scope, err) <
+		    0 ||
+	    undo_desired(*ret_scope, back->live, back->rules, ret_desired, err) < 0)
+		return moat_wrap(err, "undo %s", record->id);
+	paths = undo_paths(*ret_scope, &count);
+	return txn_plan_exactly(back->app->home, back->workspace, back->live, *ret_desired, paths,
+				count, source, ret, err);
+}
+
+static int
+find_safety(struct app *app, const struct undo_record *record, struct snap **ret,
+	    struct moat_error *err)
+{
+	if (record->safety == NULL)
+		return moat_fail(err, MOAT_NOT_FOUND,
+				 "the last restore, %s, took no safety snapshot: there is nothing "
+				 "to undo it from; `moat snapshot list' shows what there is",
+				 record->id);
+	if (snap_find(app->home, record->safety, ret, err) < 0)
+		return moat_wrap(err, "the safety snapshot of %s", record->id);
+	return 0;
+}
+
+static int
+undo_record(struct app *app, const struct undo_record *record,
+	    const struct restore_options *options, struct moat_error *err)
+{
+	AUTO_CLOSE int lock = -1;
+	AUTO_SNAP struct snap *safety = NULL;
+	AUTO_MANIFEST struct manifest *rules = NULL, *desired = NULL;
+	AUTO_UNDO_SCOPE struct undo_scope *scope = NULL;
+	AUTO_GOING_BACK struct going_back back = {
+		.app = app, .undoes = record->id, .options = options};
+	AUTO_TXN struct txn *txn = NULL;
+	struct content content = {app, NULL};
+	struct txn_source source = {bring_content, &content};
+
+	if (find_safety(app, record, &safety, err) < 0)
+		return -1;
+	back.snap = content.snap = safety;
+	if (open_place(&back, record->hash, err) < 0)
+		return -1;
+	lock = workspace_lock(back.workspace, err);
+	if (lock < 0 || snap_manifest(app->home, safety, &rules, err) < 0)
+		return -1;
+	back.rules = rules;
+	if (look(&back, err) < 0 ||
+	    plan_undoing(&back, record, &source, &desired, &scope, &txn, err) < 0)
+		return -1;
+	return carry_out(&back, txn, err);
+}
+
+int
+restore_undo(struct app *app, const char *transaction, const struct restore_options *options,
+	     struct moat_error *err)
+{
+	AUTO_WORKSPACE struct workspace *workspace = NULL;
+	AUTO_UNDO_RECORD struct undo_record record = {0};
+	sigset_t saved;
+	int result;
+
+	if (transaction != NULL) {
+		if (undo_find(app->home, transaction, &record, err) < 0)
+			return -1;
+	} else if (workspace_open(app->home, NULL, &workspace, err) < 0 ||
+		   undo_last(workspace, &record, err) < 0) {
+		return -1;
+	}
+	if (transaction == NULL)
+		log_notice("undoing %s, the last restore of %s", record.id, workspace->path);
+	interrupt_hold(&saved);
+	result = undo_record(app, &record, options, err);
+	interrupt_release(&saved);
+	return result;
+}
+
+/* -------------------------------------------------------------------------------------- elsewhere
+ */
+
+/* The path that a new directory will have, with links resolved. */
+static char *
+absolute(const char *path, struct moat_error *err)
+{
+	AUTO_FREE char *copy = strdup(path), *above = NULL;
+	AUTO_BUF struct buf full = {0};
+	char *slash;
+
+	while (copy != NULL && copy[0] != '\0' && copy[strlen(copy) - 1] == '/')
+		copy[strlen(copy) - 1] = '\0';
+	if (copy == NULL || copy[0] == '\0') {
+		moat_fail(err, MOAT_USAGE, "make the directory `%s': no name", path);
+		return NULL;
+	}
+	slash = strrchr(copy, '/');
+	if (slash != NULL)
+		*slash = '\0';
+	above = realpath(slash == NULL ? "." : slash == copy ? "/" : copy, NULL);
+	if (above == NULL) {
+		moat_fail_errno(err, "make the directory `%s'", path);
+		return NULL;
+	}
+	buf_format(&full, "%s/%s", strcmp(above, "/") == 0 ? "" : above,
+		   slash == NULL ? copy : slash + 1);
+	if (buf_check(&full, err) < 0)
+		return NULL;
+	return buf_steal(&full);
+}
+
+/* Absent: made, and noted first, so that it goes again should nothing come of it. */
+static int
+make_target(struct app *app, const char *path, struct txn_prelude **ret, struct moat_error *err)
+{
+	AUTO_FREE char *full = absolute(path, err);
+
+	if (full == NULL || txn_prelude_new(app->home, full, NULL, ret, err) < 0)
+		return -1;
+	return txn_prelude_make(*ret, err);
+}
+
+/* What is there must be an empty directory, and is taken as it is. */
+static int
+prepare_target(struct app *app, const char *path, struct txn_prelude **ret, struct moat_error *err)
 {
 	AUTO_CLOSEDIR DIR *stream = NULL;
 	const struct dirent *entry;
+	struct stat st;
 
-	*ret_made = mkdir(path, 0700) == 0;
-	if (*ret_made)
-		return 0;
-	if (errno != EEXIST)
-		return moat_fail_errno(err, "make the directory `%s'", path);
+	if (lstat(path, &st) < 0 && errno == ENOENT)
+		return make_target(app, path, ret, err);
 	stream = opendir(path);
 	if (stream == NULL)
 		return moat_fail_errno(err, "open the directory `%s'", path);
@@ -397,8 +616,9 @@ prepare_target(const char *path, bool *ret_made, struct moat_error *err)
 
 static int
 restore_into(struct app *app, const struct snap *snap, const struct restore_options *options,
-	     struct moat_error *err)
+	     struct txn_prelude *prelude, struct moat_error *err)
 {
+	struct going_back back = {.app = app, .snap = snap, .options = options};
 	AUTO_WORKSPACE struct workspace *target = NULL, *workspace = NULL;
 	AUTO_CLOSE int lock = -1;
 	AUTO_MANIFEST struct manifest *desired = NULL, *live = NULL;
@@ -417,32 +637,31 @@ restore_into(struct app *app, const struct snap *snap, const struct restore_opti
 		return -1;
 	if (options->dry_run)
 		return print_plan(app, txn, err);
+	if (prelude != NULL)
+		txn_use_prelude(txn, prelude);
 	if (txn_commit(txn, err) < 0)
 		return moat_wrap(err, "restore %s into %s", snap->id, options->to);
-	return print_result(app, snap, target->path, NULL, txn_counts(txn), err);
+	return print_result(&back, target->path, NULL, txn_counts(txn), err);
 }
 
 int
 restore_snapshot(struct app *app, const struct snap *snap, const struct restore_options *options,
 		 struct moat_error *err)
 {
-	bool made = false;
+	AUTO_TXN_PRELUDE struct txn_prelude *prelude = NULL;
 	sigset_t saved;
 	int result;
 
-	if (options->to == NULL) {
-		/* To the end, with what it has to say: half a restore is none, and a finished one
-		 * has an undo. */
-		interrupt_hold(&saved);
+	/* To the end, with what it has to say: half a restore is none, and a finished one has an
+	 * undo. */
+	interrupt_hold(&saved);
+	if (options->to == NULL)
 		result = restore_in_place(app, snap, options, err);
-		interrupt_release(&saved);
-		return result;
-	}
-	if (prepare_target(options->to, &made, err) < 0)
-		return -1;
-	result = restore_into(app, snap, options, err);
-	/* Empty again, or never filled: what was made goes. */
-	if (made && (result < 0 || options->dry_run))
-		(void) rmdir(options->to);
+	else
+		result = prepare_target(app, options->to, &prelude, err) < 0
+				 ? -1
+				 : restore_into(app, snap, options, prelude, err);
+	txn_prelude_end(STEAL(prelude));
+	interrupt_release(&saved);
 	return result;
 }

@@ -17,6 +17,12 @@ struct restore_options {
 int restore_snapshot(struct app *app, const struct snap *snap,
 		     const struct restore_options *options, struct moat_error *err);
 
+/* Takes back the transaction of that id, or the last one of the workspace in the current directory
+ * (NULL), as long as what it changed is as it left it: else MOAT_CONFLICT.  Of the options only
+ * dry_run counts. */
+int restore_undo(struct app *app, const char *transaction, const struct restore_options *options,
+		 struct moat_error *err);
+
 /* The lines of a diff, as people and as programs read them; also for `snapshot diff`. */
 struct diff_printer {
 	struct app *app;

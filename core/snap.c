@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,316 +16,6 @@
 #include "core/log.h"
 #include "core/snap_internal.h"
 #include "core/tree.h"
-
-/* How often a file that keeps changing is read again before it is taken as it comes. */
-#define TORN_TRIES 3
-
-/* -------------------------------------------------------------------------------------- the
- * capture */
-
-/* One capture under way; the core's side of struct moat_capture. */
-struct taking {
-	const struct workspace *workspace;
-	struct manifest *manifest;
-	struct moat_entry **entries; /* of the manifest, writable */
-	uint8_t *tries;              /* per entry */
-	bool *gone;                  /* per entry: not to be in the manifest */
-	struct buf encoded;
-	bool finished;
-	pthread_mutex_t lock;
-};
-
-static void
-taking_free(struct taking *taking)
-{
-	free(taking->entries);
-	free(taking->tries);
-	free(taking->gone);
-	buf_free(&taking->encoded);
-	pthread_mutex_destroy(&taking->lock);
-}
-
-static int
-taking_init(struct taking *taking, const struct workspace *workspace, struct manifest *manifest,
-	    struct moat_error *err)
-{
-	memset(taking, 0, sizeof *taking);
-	pthread_mutex_init(&taking->lock, NULL);
-	taking->workspace = workspace;
-	taking->manifest = manifest;
-	taking->entries = calloc(manifest->count + 1, sizeof(*taking->entries));
-	taking->tries = calloc(manifest->count + 1, sizeof(*taking->tries));
-	taking->gone = calloc(manifest->count + 1, sizeof(*taking->gone));
-	if (taking->entries == NULL || taking->tries == NULL || taking->gone == NULL)
-		return moat_fail_memory(err);
-	for (size_t i = 0; i < manifest->count; i++)
-		taking->entries[i] = (struct moat_entry *) manifest->entries[i];
-	return 0;
-}
-
-/* Another name of the same file, when the first has vanished. */
-static int
-open_other_name(struct taking *taking, size_t leader, struct moat_error *err)
-{
-	for (size_t i = leader + 1; i < taking->manifest->count; i++) {
-		int fd;
-
-		if (taking->entries[i]->leader != leader)
-			continue;
-		fd = tree_open(taking->workspace->fd, taking->entries[i], err);
-		if (fd >= 0 || (err->code != MOAT_GONE && err->code != MOAT_CHANGED))
-			return fd;
-		moat_error_clear(err);
-	}
-	return moat_fail(err, MOAT_GONE, "`%s' vanished", taking->entries[leader]->path);
-}
-
-/* A file that cannot be captured: noted with all its names. */
-static int
-leave_out(struct taking *taking, size_t index, const struct moat_error *why, struct moat_error *err)
-{
-	int reason = why->code == MOAT_PERMISSION ? SKIP_UNREADABLE : SKIP_VANISHED;
-	const char *detail = why->sys_errno == 0
-				     ? "removed or replaced while the snapshot was taken"
-				     : strerror(why->sys_errno);
-
-	uint64_t names = taking->entries[index]->nlink;
-
-	for (size_t i = index; i < taking->manifest->count && names > 0; i++) {
-		if (i != index && taking->entries[i]->leader != index)
-			continue;
-		names--;
-		taking->gone[i] = true;
-		if (manifest_add_skip(taking->manifest, taking->entries[i]->path, reason, detail,
-				      err) < 0)
-			return -1;
-	}
-	return 0;
-}
-
-static void
-take_stat(struct moat_entry *entry, const struct stat *st)
-{
-	entry->size = (uint64_t) st->st_size;
-	entry->mode = st->st_mode & 07777;
-	entry->mtime_sec = st->st_mtim.tv_sec;
-	entry->mtime_nsec = (uint32_t) st->st_mtim.tv_nsec;
-	entry->ctime_sec = st->st_ctim.tv_sec;
-	entry->ctime_nsec = (uint32_t) st->st_ctim.tv_nsec;
-}
-
-static bool
-is_still(const struct moat_entry *entry, const struct stat *st)
-{
-	return entry->size == (uint64_t) st->st_size && entry->mtime_sec == st->st_mtim.tv_sec &&
-	       entry->mtime_nsec == (uint32_t) st->st_mtim.tv_nsec &&
-	       entry->ctime_sec == st->st_ctim.tv_sec &&
-	       entry->ctime_nsec == (uint32_t) st->st_ctim.tv_nsec;
-}
-
-static int
-check_index(const struct taking *taking, size_t index, struct moat_error *err)
-{
-	if (index < taking->manifest->count && !taking->finished &&
-	    taking->entries[index]->type == MOAT_FILE &&
-	    taking->entries[index]->leader == MOAT_NO_LEADER)
-		return 0;
-	return moat_fail(err, MOAT_FAILED,
-			 "the backend asked for entry %zu, which is no file of its own", index);
-}
-
-/* Of the open file, for the entry; a backend may store them beside the content. */
-static int
-take_xattrs(struct taking *taking, size_t index, int fd, struct moat_error *err)
-{
-	struct moat_entry *entry = taking->entries[index];
-	int result;
-
-	pthread_mutex_lock(&taking->lock); /* the arena */
-	result =
-		tree_xattrs(fd, &taking->manifest->arena, &entry->xattrs, &entry->xattrs_size, err);
-	pthread_mutex_unlock(&taking->lock);
-	return result < 0 ? moat_wrap(err, "`%s'", entry->path) : 0;
-}
-
-static int
-capture_open(const struct moat_capture *capture, size_t index, struct moat_error *err)
-{
-	struct taking *taking = capture->context;
-	struct moat_error local = MOAT_ERROR_INIT;
-	struct stat st;
-	int fd;
-
-	if (check_index(taking, index, err) < 0)
-		return -1;
-	fd = tree_open(taking->workspace->fd, taking->entries[index], &local);
-	if (fd < 0 && (local.code == MOAT_GONE || local.code == MOAT_CHANGED)) {
-		moat_error_clear(&local);
-		fd = open_other_name(taking, index, &local);
-	}
-	if (fd >= 0 && fstat(fd, &st) == 0) {
-		take_stat(taking->entries[index], &st);
-		if (take_xattrs(taking, index, fd, err) == 0)
-			return fd;
-		cleanup_close(&fd);
-		return -1;
-	}
-	cleanup_close(&fd);
-	moat_fail_errno(&local, "look at `%s'", taking->entries[index]->path);
-	if (local.code == MOAT_GONE || local.code == MOAT_CHANGED ||
-	    local.code == MOAT_PERMISSION) {
-		struct moat_error noting = MOAT_ERROR_INIT;
-		int noted;
-
-		pthread_mutex_lock(&taking->lock);
-		noted = leave_out(taking, index, &local, &noting);
-		pthread_mutex_unlock(&taking->lock);
-		if (noted < 0)
-			return moat_error_set(err, noting.code, 0, "%s", noting.message);
-	}
-	return moat_error_set(err, local.code, local.sys_errno, "%s", local.message);
-}
-
-/* The names of one inode are one file: what was learned by reading it holds for all. */
-static void
-share_with_names(struct taking *taking, size_t leader)
-{
-	const struct moat_entry *first = taking->entries[leader];
-	uint64_t names = first->nlink - 1;
-
-	for (size_t i = leader + 1; i < taking->manifest->count && names > 0; i++) {
-		struct moat_entry *entry = taking->entries[i];
-
-		if (entry->leader != leader)
-			continue;
-		names--;
-		entry->size = first->size;
-		entry->mode = first->mode;
-		entry->mtime_sec = first->mtime_sec;
-		entry->mtime_nsec = first->mtime_nsec;
-		entry->ctime_sec = first->ctime_sec;
-		entry->ctime_nsec = first->ctime_nsec;
-		entry->xattrs = first->xattrs;
-		entry->xattrs_size = first->xattrs_size;
-	}
-}
-
-static int
-take_content(struct taking *taking, size_t index, uint64_t size, const uint8_t *hash,
-	     const uint64_t locator[3], bool torn, struct moat_error *err)
-{
-	struct moat_entry *entry = taking->entries[index];
-
-	entry->size = size;
-	memcpy(entry->locator, locator, sizeof entry->locator);
-	entry->flags |= MOAT_HAS_LOCATOR;
-	if (hash != NULL) {
-		memcpy(entry->hash, hash, MOAT_HASH_SIZE);
-		entry->flags |= MOAT_HAS_HASH;
-	}
-	share_with_names(taking, index);
-	if (!torn)
-		return 0;
-	return manifest_add_skip(taking->manifest, entry->path, SKIP_TORN,
-				 "it was being written while the snapshot was taken", err);
-}
-
-static int
-capture_stored(const struct moat_capture *capture, size_t index, int fd, uint64_t size,
-	       const uint8_t *hash, const uint64_t locator[3], struct moat_error *err)
-{
-	struct taking *taking = capture->context;
-	struct moat_entry *entry;
-	struct stat st;
-	bool moved;
-	int result;
-
-	if (check_index(taking, index, err) < 0)
-		return -1;
-	entry = taking->entries[index];
-	if (fstat(fd, &st) < 0)
-		return moat_fail_errno(err, "look at `%s'", entry->path);
-	moved = !is_still(entry, &st) || size != (uint64_t) st.st_size;
-	take_stat(entry, &st);
-	if (moved && take_xattrs(taking, index, fd, err) < 0)
-		return -1;
-	if (moved && ++taking->tries[index] < TORN_TRIES)
-		return 1;
-	pthread_mutex_lock(&taking->lock);
-	result = take_content(taking, index, size, hash, locator, moved, err);
-	pthread_mutex_unlock(&taking->lock);
-	return result;
-}
-
-/* Every file of the manifest must have come through; those that vanished leave it. */
-static int
-finish(struct taking *taking, struct moat_error *err)
-{
-	struct manifest *manifest = taking->manifest;
-	size_t kept = 0;
-
-	if (taking->finished)
-		return 0;
-	for (size_t i = 0; i < manifest->count; i++) {
-		const struct moat_entry *entry = taking->entries[i];
-
-		if (taking->gone[i])
-			continue;
-		if (entry->type == MOAT_FILE && entry->leader == MOAT_NO_LEADER &&
-		    (entry->flags & MOAT_HAS_LOCATOR) == 0)
-			return moat_fail(err, MOAT_FAILED, "the backend did not store `%s'",
-					 entry->path);
-		manifest->entries[kept++] = entry;
-	}
-	manifest->count = kept;
-	taking->finished = true;
-	if (manifest_seal(manifest, err) < 0)
-		return -1;
-	return manifest_encode(manifest, &taking->encoded, err);
-}
-
-static int
-capture_manifest(const struct moat_capture *capture, const void **ret, size_t *ret_size,
-		 struct moat_error *err)
-{
-	struct taking *taking = capture->context;
-
-	if (finish(taking, err) < 0)
-		return -1;
-	*ret = taking->encoded.data;
-	*ret_size = taking->encoded.size;
-	return 0;
-}
-
-static int
-call_backend(struct taking *taking, struct backend *backend, const char *id, const char *previous,
-	     struct moat_ref *ret, struct moat_error *err)
-{
-	struct moat_entries entries = {
-		.struct_size = sizeof entries,
-		.entry_size = sizeof(struct moat_entry),
-		.count = taking->manifest->count,
-		.items = (const struct moat_entry *const *) taking->entries,
-	};
-	struct moat_capture capture = {
-		.struct_size = sizeof capture,
-		.snapshot = id,
-		.previous = previous,
-		.source_fd = taking->workspace->fd,
-		.entries = &entries,
-		.context = taking,
-		.open = capture_open,
-		.stored = capture_stored,
-		.manifest = capture_manifest,
-	};
-
-	if (snapshot_capture(backend, &capture, ret, err) < 0)
-		return -1;
-	return finish(taking, err);
-}
-
-/* -------------------------------------------------------------------------------------------
- * taking it */
 
 /* The newest snapshot of that backend whose manifest is sound; none is fine. */
 static int
@@ -359,8 +48,6 @@ open_filter(const struct workspace *workspace, const struct snap_options *option
 	const struct config *config = options->config;
 	struct filter_options wanted = {0};
 
-	if (options->source != NULL)
-		return moat_fail(err, MOAT_UNSUPPORTED, "another source than the workspace");
 	if (options->like != NULL)
 		return filter_open_stored(options->like, ret, err);
 	if (config != NULL) {
@@ -388,10 +75,9 @@ tell_skipped(const struct manifest *manifest)
 
 static struct snap *
 describe(const struct workspace *workspace, const struct snap_options *options, const char *id,
-	 const char *backend, const struct moat_ref *ref, const struct snap *previous,
-	 const struct manifest *manifest)
+	 const char *backend, const struct snap *previous)
 {
-	struct snap *snap = calloc(1, sizeof *snap);
+	AUTO_SNAP struct snap *snap = calloc(1, sizeof *snap);
 
 	if (snap == NULL)
 		return NULL;
@@ -402,86 +88,201 @@ describe(const struct workspace *workspace, const struct snap_options *options, 
 	snap->run = options->run == NULL ? NULL : strdup(options->run);
 	snap->parent = previous == NULL ? NULL : strdup(previous->id);
 	snap->backend = strdup(backend);
-	snap->ref = strdup(ref->text);
 	snap->workspace = strdup(workspace->path);
 	snap->created_ns = time_now_ns();
-	snap->files = manifest_files(manifest);
-	snap->bytes = manifest_bytes(manifest);
-	snap->stored_bytes = ref->stored_bytes;
-	snap->skipped = manifest->skip_count;
-	if (snap->type == NULL || snap->backend == NULL || snap->ref == NULL ||
-	    snap->workspace == NULL || (options->label != NULL && snap->label == NULL) ||
+	if (snap->type == NULL || snap->backend == NULL || snap->workspace == NULL ||
+	    (options->label != NULL && snap->label == NULL) ||
 	    (options->run != NULL && snap->run == NULL) ||
-	    (previous != NULL && snap->parent == NULL)) {
-		snap_free(snap);
+	    (previous != NULL && snap->parent == NULL))
 		return NULL;
-	}
-	return snap;
+	return STEAL(snap);
 }
 
 static int
-take(struct app *app, const struct workspace *workspace, const struct snap_options *options,
-     const struct plugin *plugin, struct snap **ret, struct moat_error *err)
+complete(struct snap *snap, const struct taking *taking, const struct moat_ref *ref,
+	 struct moat_error *err)
 {
-	AUTO_BACKEND struct backend *backend = NULL;
-	AUTO_CLOSE int store_fd = -1;
-	AUTO_SNAP struct snap *previous = NULL, *snap = NULL;
-	AUTO_MANIFEST struct manifest *before = NULL, *manifest = NULL;
-	CLEANUP(cleanup_filter) struct filter *filter = NULL;
-	CLEANUP(taking_free) struct taking taking = {0};
-	struct moat_ref ref = {.struct_size = sizeof ref};
-	char id[32];
+	snap->ref = strdup(ref->text);
+	snap->base = taking->used_base == NULL ? NULL : strdup(taking->used_base);
+	if (snap->ref == NULL || (taking->used_base != NULL && snap->base == NULL))
+		return moat_fail_memory(err);
+	snap->files = manifest_files(taking->manifest);
+	snap->bytes = manifest_bytes(taking->manifest);
+	snap->stored_bytes = ref->stored_bytes;
+	snap->skipped = taking->manifest->skip_count;
+	return 0;
+}
 
-	if (text_random_id(id, "snap", err) < 0 ||
-	    snap_open_backend(app, workspace, plugin, options->config, &store_fd, &backend, err) <
-		    0 ||
-	    find_previous(app, workspace, plugin->name, &previous, &before, err) < 0 ||
-	    open_filter(workspace, options, &filter, err) < 0 ||
-	    tree_scan(workspace->fd, filter, before, &manifest, err) < 0 ||
-	    taking_init(&taking, workspace, manifest, err) < 0 ||
-	    call_backend(&taking, backend, id, previous == NULL ? NULL : previous->ref, &ref, err) <
-		    0)
+/* A snapshot that is being taken. */
+struct making {
+	struct app *app;
+	const struct workspace *workspace;
+	const struct snap_options *options;
+	const struct plugin *plugin;
+	struct snap *previous;
+	struct manifest *before; /* of previous */
+	struct backend *backend;
+	int store_fd;
+};
+
+static void
+making_close(struct making *making)
+{
+	manifest_free(making->before);
+	snap_free(making->previous);
+	backend_close(making->backend);
+	cleanup_close(&making->store_fd);
+}
+#define AUTO_MAKING CLEANUP(making_close)
+
+static int
+open_making(struct making *making, struct moat_error *err)
+{
+	if (snap_open_backend(making->app, making->workspace, making->plugin,
+			      making->options->config, &making->store_fd, &making->backend,
+			      err) < 0)
 		return -1;
-	snap = describe(workspace, options, id, plugin->name, &ref, previous, manifest);
+	return making->previous != NULL
+		       ? 0
+		       : find_previous(making->app, making->workspace, making->plugin->name,
+				       &making->previous, &making->before, err);
+}
+
+/* The base of the previous manifest serves on; a previous one that is whole becomes the base. */
+static void
+choose_base(struct taking *taking, const struct making *making)
+{
+	if (making->previous == NULL)
+		return;
+	if (making->previous->base == NULL) {
+		taking->base = making->before;
+		taking->base_id = making->previous->id;
+	} else {
+		taking->base = making->before->shared;
+		taking->base_id = making->previous->base;
+	}
+	if (taking->base != NULL && !taking->base->has_digest)
+		taking->base = NULL;
+}
+
+/* The content goes into the store under the mark `name', and when all of it is there the mark
+ * becomes the record: whenever we die, the next command knows what to do. */
+static int
+capture_and_record(struct making *making, struct taking *taking, struct snap *snap, int all_fd,
+		   const char *name, struct moat_error *err)
+{
+	struct moat_ref ref = {.struct_size = sizeof ref};
+
+	if (taking_capture(taking, making->backend, snap->id,
+			   making->previous == NULL ? NULL : making->previous->ref, &ref, err) < 0)
+		return -1;
+	if (complete(snap, taking, &ref, err) == 0 &&
+	    snap_record(all_fd, name, snap, taking->encoded.data, taking->encoded.size, err) == 0)
+		return 0;
+	return -1;
+}
+
+/* What a failed capture may have left.  The first error is the one to tell, and the mark stays for
+ * the next command when this fails, too. */
+static void
+take_back(struct making *making, int all_fd, const char *name, const struct snap *snap)
+{
+	AUTO_NEEDED struct needed needed = {0};
+
+	if (faccessat(all_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+		return; /* It is a record: only its fsync failed. */
+	if (needed_find(making->app, making->workspace, making->plugin->name, &needed, NULL) == 0 &&
+	    snap_remove_content(making->backend, snap->id, &needed, NULL) == 0)
+		(void) fs_remove_tree(all_fd, name, NULL);
+}
+
+static int
+store(struct making *making, struct manifest *manifest, struct snap **ret, struct moat_error *err)
+{
+	AUTO_CLOSE int all_fd = snap_directory(making->workspace, err);
+	CLEANUP(taking_free)
+	struct taking taking = {.root_fd = making->workspace->fd,
+				.source = making->options->source,
+				.keep_modes = making->options->keep_modes};
+	AUTO_SNAP struct snap *snap = NULL;
+	char id[32], name[64 + MOAT_REF_MAX];
+
+	if (all_fd < 0 || text_random_id(id, "snap", err) < 0 ||
+	    taking_init(&taking, manifest, err) < 0)
+		return -1;
+	snap = describe(making->workspace, making->options, id, making->plugin->name,
+			making->previous);
 	if (snap == NULL)
 		return moat_fail_memory(err);
-	if (snap_record(workspace, snap, &taking.encoded, err) < 0) {
-		/* Content without a record would only be litter; the first error is the one to
-		 * tell. */
-		(void) snap_remove_content(app, workspace, backend, ref.text, NULL);
+	if (snap_add_notes(manifest, snap, err) < 0)
+		return -1;
+	choose_base(&taking, making);
+	snprintf(name, sizeof name, "%s%s-%s", NEW_PREFIX, id, making->plugin->name);
+	if (mkdirat(all_fd, name, 0700) < 0)
+		return moat_fail_errno(err, "begin the record of a snapshot");
+	if (capture_and_record(making, &taking, snap, all_fd, name, err) < 0) {
+		take_back(making, all_fd, name, snap);
 		return -1;
 	}
 	tell_skipped(manifest);
-	if (filter_root_is_ignored(filter))
-		log_warning(
-			"the git repository around %s ignores it: only tracked files are in the "
-			"snapshot; see snapshots.exclude.ignore_gitignore in moat.yaml(5)",
-			workspace->path);
 	*ret = STEAL(snap);
 	return 0;
 }
 
-int
-snap_create(struct app *app, const struct workspace *workspace, const struct snap_options *options,
-	    struct snap **ret, struct moat_error *err)
+static int
+take(struct making *making, struct snap **ret, struct moat_error *err)
+{
+	const struct snap_options *options = making->options;
+	CLEANUP(cleanup_filter) struct filter *filter = NULL;
+	AUTO_MANIFEST struct manifest *manifest = NULL;
+
+	if (open_making(making, err) < 0)
+		return -1;
+	if (options->source != NULL)
+		return store(making, options->source->manifest, ret, err);
+	if (open_filter(making->workspace, options, &filter, err) < 0 ||
+	    tree_scan(making->workspace->fd, filter, making->before, &manifest, err) < 0 ||
+	    store(making, manifest, ret, err) < 0)
+		return -1;
+	if (filter_root_is_ignored(filter))
+		log_warning(
+			"the git repository around %s ignores it: only tracked files are in the "
+			"snapshot; see snapshots.exclude.ignore_gitignore in moat.yaml(5)",
+			making->workspace->path);
+	return 0;
+}
+
+static int
+choose_plugin(struct app *app, const struct workspace *workspace, const struct config *config,
+	      const struct plugin **ret, struct moat_error *err)
 {
 	struct moat_target target = {.struct_size = sizeof target,
 				     .workspace = workspace->path,
 				     .workspace_fd = workspace->fd,
 				     .home_fd = -1};
 	struct backend_request request;
-	const struct plugin *plugin;
-	AUTO_CLOSE int lock = -1;
-	sigset_t saved;
-	int result = -1;
 
 	if (app_home(app, err) < 0 || app_loader(app, err) < 0)
 		return -1;
 	target.home_fd = app->home->fd;
-	if (loader_request(app->loader, app->backends, options->config, MOAT_KIND_SNAPSHOT,
-			   &request, err) < 0 ||
-	    loader_select(app->loader, options->config, MOAT_KIND_SNAPSHOT, &request, &target,
-			  &plugin, NULL, err) < 0)
+	if (loader_request(app->loader, app->backends, config, MOAT_KIND_SNAPSHOT, &request, err) <
+	    0)
+		return -1;
+	return loader_select(app->loader, config, MOAT_KIND_SNAPSHOT, &request, &target, ret, NULL,
+			     err);
+}
+
+int
+snap_create(struct app *app, const struct workspace *workspace, const struct snap_options *options,
+	    struct snap **ret, struct moat_error *err)
+{
+	AUTO_MAKING struct making making = {
+		.app = app, .workspace = workspace, .options = options, .store_fd = -1};
+	AUTO_CLOSE int lock = -1;
+	sigset_t saved;
+	int result = -1;
+
+	if (choose_plugin(app, workspace, options->config, &making.plugin, err) < 0)
 		return -1;
 	if (!options->locked) {
 		lock = workspace_lock(workspace, err);
@@ -490,10 +291,136 @@ snap_create(struct app *app, const struct workspace *workspace, const struct sna
 	}
 	/* Cancelled, it clears away what it made. */
 	interrupt_hold(&saved);
-	if (snap_clear_leftovers(app, workspace, err) == 0)
-		result = take(app, workspace, options, plugin, ret, err);
+	if (snap_clear_leftovers(app, workspace, NULL, err) == 0)
+		result = take(&making, ret, err);
 	interrupt_release(&saved);
 	return result < 0 ? moat_wrap(err, "snapshot of %s", workspace->path) : 0;
+}
+
+/* ---------------------------------------------------------------------------------------- safety
+ */
+
+static bool
+same_rules(const struct manifest *a, const struct manifest *b)
+{
+	if (a->filter_flags != b->filter_flags || a->rule_count != b->rule_count)
+		return false;
+	for (size_t i = 0; i < a->rule_count; i++) {
+		const struct manifest_rule *x = &a->rules[i], *y = &b->rules[i];
+
+		if (x->source != y->source || x->size != y->size ||
+		    strcmp(x->directory, y->directory) != 0 ||
+		    memcmp(x->text, y->text, x->size) != 0)
+			return false;
+	}
+	return true;
+}
+
+static bool
+same_skips(const struct manifest *a, const struct manifest *b)
+{
+	if (a->skip_count != b->skip_count)
+		return false;
+	for (size_t i = 0; i < a->skip_count; i++)
+		if (a->skips[i].reason != b->skips[i].reason || a->skips[i].reason == SKIP_TORN ||
+		    strcmp(a->skips[i].path, b->skips[i].path) != 0)
+			return false;
+	return true;
+}
+
+/* Restoring the one would bring what the other shows, to the last bit that is restored. */
+static bool
+same_state(const struct manifest *live, const struct moat_entry *now, const struct manifest *taken,
+	   const struct moat_entry *then)
+{
+	return strcmp(now->path, then->path) == 0 &&
+	       diff_entries(live, now, taken, then) == DIFF_SAME &&
+	       now->mtime_sec == then->mtime_sec && now->mtime_nsec == then->mtime_nsec &&
+	       (now->leader == MOAT_NO_LEADER) == (then->leader == MOAT_NO_LEADER) &&
+	       (now->leader == MOAT_NO_LEADER ||
+		strcmp(live->entries[now->leader]->path, taken->entries[then->leader]->path) == 0);
+}
+
+static bool
+holds_now(const struct manifest *live, const struct manifest *taken)
+{
+	if (live->count != taken->count || !same_rules(live, taken) || !same_skips(live, taken))
+		return false;
+	for (size_t i = 0; i < live->count; i++)
+		if (live->entries[i] != taken->entries[i] &&
+		    !same_state(live, live->entries[i], taken, taken->entries[i]))
+			return false;
+	return true;
+}
+
+/* The newest snapshot, if it is of what is there now. */
+static int
+find_same(struct app *app, const struct workspace *workspace, const struct manifest *live,
+	  struct snap **ret, struct moat_error *err)
+{
+	AUTO_SNAP_LIST struct snap_list list = {0};
+	AUTO_MANIFEST struct manifest *taken = NULL;
+
+	if (snap_list(workspace, &list, err) < 0)
+		return -1;
+	/* One that cannot be read is none. */
+	if (list.count == 0 || snap_manifest(app->home, list.items[0], &taken, NULL) < 0 ||
+	    !holds_now(live, taken))
+		return 0;
+	*ret = STEAL(list.items[0]);
+	return 0;
+}
+
+/* What the capture may write to is copied. */
+static int
+copy_live(const struct manifest *live, struct manifest **ret, struct moat_error *err)
+{
+	AUTO_MANIFEST struct manifest *copy = manifest_new();
+	struct manifest *owner = (struct manifest *) live;
+
+	if (copy == NULL)
+		return moat_fail_memory(err);
+	copy->started_ns = live->started_ns;
+	copy->filter_flags = live->filter_flags;
+	for (size_t i = 0; i < live->count; i++) {
+		const struct moat_entry *entry = live->entries[i];
+		bool plain = entry->status == MOAT_SAME &&
+			     (entry->nlink == 1 || entry->type == MOAT_DIRECTORY);
+
+		if (plain ? manifest_add_shared(copy, owner, entry, err) < 0
+			  : manifest_add(copy, entry) == NULL && moat_fail_memory(err) < 0)
+			return -1;
+	}
+	for (size_t i = 0; i < live->skip_count; i++)
+		if (manifest_add_skip(copy, live->skips[i].path, live->skips[i].reason,
+				      live->skips[i].detail, err) < 0)
+			return -1;
+	for (size_t i = 0; i < live->rule_count; i++)
+		if (manifest_add_rule(copy, live->rules[i].directory, live->rules[i].source,
+				      live->rules[i].text, live->rules[i].size, err) < 0)
+			return -1;
+	if (manifest_seal(copy, err) < 0)
+		return -1;
+	*ret = STEAL(copy);
+	return 0;
+}
+
+static int
+take_safety(struct making *making, const struct snap *snap, const struct manifest *desired,
+	    const struct manifest *live, struct snap **ret, struct moat_error *err)
+{
+	AUTO_MANIFEST struct manifest *manifest = NULL;
+
+	/* What has not changed since `snap' is in its store: it can be referred to only there. */
+	if (strcmp(making->plugin->name, snap->backend) != 0)
+		return take(making, ret, err);
+	making->previous = snap_copy(snap);
+	making->before = manifest_reference((struct manifest *) desired);
+	if (making->previous == NULL)
+		return moat_fail_memory(err);
+	if (open_making(making, err) < 0 || copy_live(live, &manifest, err) < 0)
+		return -1;
+	return store(making, manifest, ret, err);
 }
 
 int
@@ -506,8 +433,23 @@ snap_safety(struct app *app, const struct workspace *workspace, const struct sna
 				       .label = label,
 				       .run = snap->run,
 				       .like = desired,
+				       .keep_modes = true,
 				       .locked = true};
+	AUTO_MAKING struct making making = {
+		.app = app, .workspace = workspace, .options = &options, .store_fd = -1};
+	sigset_t saved;
+	int result = -1;
 
 	snprintf(label, sizeof label, "before restoring %s", snap->id);
-	return snap_create(app, workspace, &options, ret, err);
+	if (find_same(app, workspace, live, ret, err) < 0)
+		return -1;
+	if (*ret != NULL)
+		return 0;
+	if (choose_plugin(app, workspace, NULL, &making.plugin, err) < 0)
+		return -1;
+	interrupt_hold(&saved);
+	if (snap_clear_leftovers(app, workspace, NULL, err) == 0)
+		result = take_safety(&making, snap, desired, live, ret, err);
+	interrupt_release(&saved);
+	return result < 0 ? moat_wrap(err, "snapshot of %s", workspace->path) : 0;
 }

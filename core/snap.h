@@ -19,9 +19,12 @@ struct snap {
 	char *workspace; /* absolute path */
 	char workspace_hash[17];
 	char *parent; /* id of the snapshot before it in the store, or NULL */
+	char *base;   /* id of the one that its manifest is written against, or NULL */
 	int64_t created_ns;
 	uint64_t files, bytes, stored_bytes, skipped;
 };
+
+struct snap *snap_copy(const struct snap *snap); /* NULL: no memory */
 
 struct snap_list {
 	struct snap **items; /* newest first */
@@ -61,7 +64,8 @@ struct snap_options {
 	const struct manifest
 		*like; /* capture by the rules of this manifest; NULL: those of the tree */
 	const struct snap_source *source; /* NULL: the workspace itself */
-	bool locked;                      /* the caller holds the workspace's lock */
+	bool keep_modes; /* as the walk saw them, whatever files have when they are read */
+	bool locked;     /* the caller holds the workspace's lock */
 };
 
 /* Takes a snapshot, under the workspace's lock; nothing is left when it fails.  What was skipped or
@@ -74,20 +78,58 @@ int snap_create(struct app *app, const struct workspace *workspace,
 int snap_safety(struct app *app, const struct workspace *workspace, const struct snap *snap,
 		const struct manifest *desired, const struct manifest *live, struct snap **ret,
 		struct moat_error *err);
+/* How many snapshots are kept, or how much of them. */
+struct snap_limits {
+	int64_t keep;       /* so many; -1: all */
+	uint64_t max_bytes; /* of the stores; 0: no limit */
+	bool drop_initial;  /* also those of type pre-run, which else always stay */
+};
+/* What is beyond the limits, newest first; the newest of all never is. */
+int snap_choose(struct app *app, const struct workspace *workspace,
+		const struct snap_limits *limits, struct snap_list *ret, struct moat_error *err);
+/* Deletes it, under the workspace's lock. */
+int snap_prune(struct app *app, const struct workspace *workspace, const struct snap_limits *limits,
+	       struct snap_list *ret, struct moat_error *err);
+/* By the configuration (snapshots.retention), after a snapshot was taken.  What goes is told; a
+ * failure is a warning. */
+void snap_retain(struct app *app, const struct workspace *workspace, const struct config *config);
+
+/* Deletes all of one workspace's, newest first or not; the lock must be held. */
+int snap_delete_list(struct app *app, const struct workspace *workspace,
+		     const struct snap_list *list, struct moat_error *err);
 /* Removes it, and from the store what no other snapshot needs. */
 int snap_delete(struct app *app, const struct snap *snap, struct moat_error *err);
-/* Removes what an interrupted capture or deletion left.  The workspace's lock must be held. */
-int
-snap_clear_leftovers(struct app *app, const struct workspace *workspace, struct moat_error *err);
+/* Removes what an interrupted capture, deletion or import left.  The workspace's lock must be held.
+ * ret_cleared: increased by what was found; may be NULL. */
+int snap_clear_leftovers(struct app *app, const struct workspace *workspace, uint64_t *ret_cleared,
+			 struct moat_error *err);
+/* Makes the records that are missing or damaged again, from what the store holds.  The workspace's
+ * lock must be held.  ret_rebuilt: increased. */
+int snap_rebuild(struct app *app, const struct workspace *workspace, uint64_t *ret_rebuilt,
+		 struct moat_error *err);
+/* Does so for every workspace whose list of snapshots is gone as a whole. */
+int snap_rebuild_lost(struct app *app, struct moat_error *err);
+/* Both of the above in every workspace that nobody works in just now.  What could not be done is
+ * warned of and counted. */
+struct snap_recovery {
+	uint64_t cleared, rebuilt, failed;
+};
+int snap_recover(struct app *app, struct snap_recovery *ret, struct moat_error *err);
 
 /* Gives back content of the snapshot: extract has entries, place, done, damaged and context; ref is
  * filled in here. */
 int snap_materialise(struct app *app, const struct snap *snap, struct moat_extract *extract,
 		     struct moat_error *err);
 
-/* Reads all content back and compares it with the manifest; damaged() is told of each file that is
- * lost.  -1: it could not be looked at. */
-int snap_verify(struct app *app, const struct snap *snap,
+/* Looks whether all that snapshots promise is still there: contents, manifests, records.  The lock
+ * of the workspace at hand is held from one to the next. */
+struct snap_verifier;
+struct snap_verifier *snap_verifier_new(struct app *app); /* NULL: no memory */
+void cleanup_snap_verifier(struct snap_verifier **verifier);
+#define AUTO_SNAP_VERIFIER CLEANUP(cleanup_snap_verifier)
+/* damaged() is told of each file that is lost.  -1: something else is damaged (MOAT_CORRUPT), or it
+ * could not be looked at. */
+int snap_verify(struct snap_verifier *verifier, const struct snap *snap,
 		void (*damaged)(void *context, const char *path, const char *why), void *context,
 		struct moat_error *err);
 

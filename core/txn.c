@@ -28,6 +28,9 @@ member_clear(struct member *member)
 	cleanup_close(&member->stage_fd);
 	cleanup_close(&member->root_fd);
 	free(STEAL(member->path));
+	free(STEAL(member->snapshot));
+	free(STEAL(member->safety));
+	free(STEAL(member->undoes));
 }
 #define AUTO_MEMBER CLEANUP(member_clear)
 
@@ -49,10 +52,10 @@ member_init(struct member *member, const struct workspace *workspace, struct moa
 	return member->path == NULL ? moat_fail_memory(err) : 0;
 }
 
-int
-txn_plan(const struct home *home, const struct workspace *workspace, const struct manifest *live,
-	 const struct manifest *desired, const char *const *paths, const struct txn_source *source,
-	 struct txn **ret, struct moat_error *err)
+static int
+plan_some(const struct home *home, const struct workspace *workspace, const struct manifest *live,
+	  const struct manifest *desired, const char *const *paths, size_t exact,
+	  const struct txn_source *source, struct txn **ret, struct moat_error *err)
 {
 	struct txn *txn = calloc(1, sizeof *txn);
 
@@ -64,12 +67,32 @@ txn_plan(const struct home *home, const struct workspace *workspace, const struc
 	txn->desired = desired;
 	txn->source = *source;
 	txn->member.root_fd = -1;
-	if (member_init(&txn->member, workspace, err) < 0 || plan_make(txn, paths, err) < 0) {
+	if (member_init(&txn->member, workspace, err) < 0 ||
+	    plan_make(txn, paths, exact, err) < 0) {
 		txn_free(txn);
 		return -1;
 	}
 	*ret = txn;
 	return 0;
+}
+
+int
+txn_plan(const struct home *home, const struct workspace *workspace, const struct manifest *live,
+	 const struct manifest *desired, const char *const *paths, const struct txn_source *source,
+	 struct txn **ret, struct moat_error *err)
+{
+	return plan_some(home, workspace, live, desired, paths, 0, source, ret, err);
+}
+
+int
+txn_plan_exactly(const struct home *home, const struct workspace *workspace,
+		 const struct manifest *live, const struct manifest *desired,
+		 const char *const *paths, size_t path_count, const struct txn_source *source,
+		 struct txn **ret, struct moat_error *err)
+{
+	if (path_count == 0)
+		return moat_fail(err, MOAT_FAILED, "a plan for no paths at all");
+	return plan_some(home, workspace, live, desired, paths, path_count, source, ret, err);
 }
 
 void
@@ -79,6 +102,7 @@ txn_free(struct txn *txn)
 		return;
 	member_clear(&txn->member);
 	free(txn->changes);
+	free(txn->desired_of);
 	free(txn);
 }
 
@@ -142,14 +166,19 @@ final_root(const struct plan *plan)
 	return root_entry(plan->from);
 }
 
-/* What is left once the outcome is settled.  That this fails does not change the outcome. */
+/* What is left once the outcome is settled.  That this fails does not change the outcome.  The
+ * stage goes first, and the plan last to its record: without the plan there is no stage. */
 static int
 clear_away(const struct home *home, struct journal *journal, struct member *member, bool new,
 	   struct moat_error *err)
 {
 	const struct moat_entry *root = new ? final_root(&member->plan) : NULL;
 
-	if (stage_remove(journal, member, root, err) < 0 || journal_remove(home, journal, err) < 0)
+	if ((!new || journal_has(journal, "plan")) && stage_remove(journal, member, root, err) < 0)
+		return moat_wrap(err, "clear away what transaction %s left", journal->id);
+	if (prelude_settle(journal, member->root_fd, new, err) < 0 ||
+	    (new && member->recorded &&undo_publish(home, journal, member, err) < 0) ||
+	    journal_remove(home, journal, err) < 0)
 		return moat_wrap(err, "clear away what transaction %s left", journal->id);
 	return 0;
 }
@@ -174,23 +203,37 @@ roll_back(const struct home *home, struct journal *journal, struct member *membe
 
 	plan_undo(member, &left);
 	if (left > 0) {
+		if (prelude_settle(journal, member->root_fd, false, &local) < 0)
+			log_warning("%s", local.message);
 		/* Never thrown away: the former content stays in the stage, and the user is told
 		 * where. */
 		(void) journal_move(journal, JOURNAL_UNDO, JOURNAL_KEPT, &local);
 		return moat_fail(
 			err, MOAT_FAILED,
-			"%llu changes of %s could not be taken back; the former files are kept in "
-			"%s/%s%s",
+			"%llu changes of %s could not be taken back; what belongs there, or was "
+			"put there meanwhile, is kept in %s/%s%s%s",
 			(unsigned long long) left, member->path,
 			member->stage_inside ? member->path : home->path,
 			member->stage_inside ? TREE_STAGE_PREFIX : "txn/",
-			member->stage_inside ? journal->id + 4 : journal->id);
+			member->stage_inside ? journal->id + 4 : journal->id,
+			member->stage_inside ? "" : "/stage");
 	}
 	if (plan_sync(member, err) < 0 ||
 	    journal_move(journal, JOURNAL_UNDO, JOURNAL_DONE_OLD, err) < 0)
 		return -1;
 	clear_away_or_tell(home, journal, member, false);
 	return 0;
+}
+
+/* The word is there, though it may not be on disk yet: should it get lost, the decision is still
+ * there, and is carried out again. */
+static bool
+is_done(const struct journal *journal)
+{
+	struct moat_error local = MOAT_ERROR_INIT;
+	enum journal_state state;
+
+	return journal_state(journal, &state, &local) == 0 && state == JOURNAL_DONE_NEW;
 }
 
 /* From the decision on. */
@@ -201,8 +244,12 @@ roll_forward(const struct home *home, struct journal *journal, struct member *me
 	struct moat_error back = MOAT_ERROR_INIT;
 
 	if (plan_apply(member, err) == 0 && plan_sync(member, err) == 0) {
-		if (journal_move(journal, JOURNAL_COMMIT, JOURNAL_DONE_NEW, err) < 0)
-			return -1;
+		if (journal_move(journal, JOURNAL_COMMIT, JOURNAL_DONE_NEW, err) < 0 &&
+		    !is_done(journal))
+			return moat_wrap(err,
+					 "everything of %s is in place, and the journal could not "
+					 "be closed, which `moat recover' will do",
+					 member->path);
 		clear_away_or_tell(home, journal, member, true);
 		return 0;
 	}
@@ -230,6 +277,46 @@ give_up(const struct home *home, struct journal *journal, struct member *member)
 	clear_away_or_tell(home, journal, member, false);
 }
 
+void
+txn_record(struct txn *txn, const char *snapshot, const char *safety, const char *undoes)
+{
+	txn->recorded = true;
+	txn->snapshot = snapshot;
+	txn->safety = safety;
+	txn->undoes = undoes;
+}
+
+void
+txn_use_prelude(struct txn *txn, struct txn_prelude *prelude)
+{
+	txn->prelude = prelude;
+}
+
+static int
+copy_text(char **ret, const char *text)
+{
+	*ret = text == NULL ? NULL : strdup(text);
+	return text != NULL && *ret == NULL ? -1 : 0;
+}
+
+static int
+begin(struct txn *txn, struct journal *journal, struct moat_error *err)
+{
+	struct member *member = &txn->member;
+
+	member->recorded = txn->recorded;
+	if (copy_text(&member->snapshot, txn->snapshot) < 0 ||
+	    copy_text(&member->safety, txn->safety) < 0 ||
+	    copy_text(&member->undoes, txn->undoes) < 0)
+		return moat_fail_memory(err);
+	if (txn->prelude != NULL) {
+		*journal = prelude_take_journal(txn->prelude);
+		if (journal->fd >= 0)
+			return 0;
+	}
+	return journal_create(txn->home, journal, err);
+}
+
 int
 txn_commit(struct txn *txn, struct moat_error *err)
 {
@@ -240,11 +327,10 @@ txn_commit(struct txn *txn, struct moat_error *err)
 
 	if (txn_is_empty(txn))
 		return 0;
-	if (journal_create(txn->home, &journal, err) < 0)
+	if (begin(txn, &journal, err) < 0)
 		return -1;
 	interrupt_hold(&saved);
-	if (stage_make(txn->home, &journal, member, err) < 0 ||
-	    stage_fill(member, txn->desired, &txn->source, err) < 0 ||
+	if (stage_make(txn->home, &journal, member, err) < 0 || stage_fill(txn, err) < 0 ||
 	    journal_write_plan(&journal, &member->plan, err) < 0 ||
 	    journal_decide(&journal, err) < 0)
 		give_up(txn->home, &journal, member);
@@ -297,7 +383,10 @@ complete(const struct home *home, struct journal *journal, enum journal_state st
 {
 	struct moat_error apply = MOAT_ERROR_INIT;
 
-	if (state != JOURNAL_INTENT && journal_read_plan(journal, &member->plan, err) < 0)
+	/* A finished one may have given its plan to its record already. */
+	if (state != JOURNAL_INTENT &&
+	    !(state == JOURNAL_DONE_NEW && !journal_has(journal, "plan")) &&
+	    journal_read_plan(journal, &member->plan, err) < 0)
 		return -1;
 	if (stage_open(journal, member, err) < 0)
 		return -1;
@@ -329,9 +418,49 @@ complete(const struct home *home, struct journal *journal, enum journal_state st
 		counts->undone++;
 		return clear_away(home, journal, member, false, err);
 	case JOURNAL_EMPTY:
+	case JOURNAL_PRELUDE:
 	case JOURNAL_KEPT:
 		break;
 	}
+	return 0;
+}
+
+/* Opens and locks the workspace.  Returns 0 when somebody works there just now: the next command
+ * will see to it. */
+static int
+take_member(const struct home *home, struct member *member, int *ret_lock, struct moat_error *err)
+{
+	struct moat_error local = MOAT_ERROR_INIT;
+
+	if (open_member(member, err) < 0)
+		return -1;
+	/* Whose state was removed is known to nobody who could work on it. */
+	if (lock_member(home, member, ret_lock, &local) == 0 || local.code == MOAT_NOT_FOUND)
+		return 1;
+	return local.code == MOAT_BUSY
+		       ? 0
+		       : moat_error_set(err, local.code, local.sys_errno, "%s", local.message);
+}
+
+/* Before there was a plan. */
+static int
+recover_prelude(const struct home *home, struct journal *journal, struct txn_recovery *counts,
+		struct moat_error *err)
+{
+	AUTO_MEMBER struct member member = {.root_fd = -1, .stage_fd = -1};
+	AUTO_CLOSE int lock = -1;
+	bool made = false;
+	int taken;
+
+	if (prelude_read(journal, &member, &made, err) < 0)
+		return -1;
+	taken = made ? 1 : take_member(home, &member, &lock, err);
+	if (taken <= 0)
+		return taken;
+	if (prelude_settle(journal, member.root_fd, false, err) < 0 ||
+	    journal_remove(home, journal, err) < 0)
+		return -1;
+	counts->undone++;
 	return 0;
 }
 
@@ -341,25 +470,21 @@ recover_one(const struct home *home, struct journal *journal, struct txn_recover
 {
 	AUTO_MEMBER struct member member = {.root_fd = -1, .stage_fd = -1};
 	AUTO_CLOSE int lock = -1;
-	struct moat_error local = MOAT_ERROR_INIT;
 	enum journal_state state;
+	int taken;
 
 	if (journal_state(journal, &state, err) < 0)
 		return -1;
 	if (state == JOURNAL_KEPT)
 		return 0;
-	if (state == JOURNAL_EMPTY || faccessat(journal->fd, "intent", F_OK, 0) < 0)
+	if (state == JOURNAL_PRELUDE)
+		return recover_prelude(home, journal, counts, err);
+	if (state == JOURNAL_EMPTY || !journal_has(journal, "intent"))
 		return journal_remove(home, journal, err);
-	if (journal_read_intent(journal, &member, err) < 0 || open_member(&member, err) < 0)
+	if (journal_read_intent(journal, &member, err) < 0)
 		return -1;
-	if (lock_member(home, &member, &lock, &local) < 0) {
-		/* Somebody works in that workspace just now: the next command will see to it. */
-		return local.code == MOAT_BUSY || local.code == MOAT_NOT_FOUND
-			       ? 0
-			       : moat_error_set(err, local.code, local.sys_errno, "%s",
-						local.message);
-	}
-	return complete(home, journal, state, &member, counts, err);
+	taken = take_member(home, &member, &lock, err);
+	return taken <= 0 ? taken : complete(home, journal, state, &member, counts, err);
 }
 
 /* Journals whose owner is gone, locked. */

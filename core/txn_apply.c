@@ -306,6 +306,23 @@ plan_apply(struct member *member, struct moat_error *err)
 /* ------------------------------------------------------------------------------------------ back
  */
 
+/* A directory comes back as a whole.  What somebody put into it, or edited, is kept. */
+static int
+undo_create_directory(struct member *member, const struct op *op, int dirfd, const char *name,
+		      const char *staged, struct moat_error *err)
+{
+	struct stat st;
+
+	/* It cannot be moved without the right to write in it. */
+	if (exists(dirfd, name, &st) && (st.st_mode & 0700) != 0700 &&
+	    fchmodat(dirfd, name, (st.st_mode & 07777) | 0700, AT_SYMLINK_NOFOLLOW) < 0)
+		return moat_fail_errno(err, "open `%s'", plan_to(&member->plan, op)->path);
+	if (rename_exclusive(dirfd, name, member->stage_fd, staged) < 0)
+		return moat_fail_errno(err, "take `%s' away again",
+				       plan_to(&member->plan, op)->path);
+	return subtree_check(member->stage_fd, staged, member->plan.to, (size_t) op->to, err);
+}
+
 static int
 undo_create(struct member *member, const struct op *op, int dirfd, const char *name,
 	    struct moat_error *err)
@@ -315,21 +332,19 @@ undo_create(struct member *member, const struct op *op, int dirfd, const char *n
 	struct stat st;
 
 	stage_name(staged, 'n', op->number);
-	if (exists(member->stage_fd, staged, &st) || !exists(dirfd, name, &st))
+	if (exists(member->stage_fd, staged, &st)) /* never left, or has come back */
+		return to->type == MOAT_DIRECTORY
+			       ? subtree_check(member->stage_fd, staged, member->plan.to,
+					       (size_t) op->to, err)
+			       : 0;
+	if (!exists(dirfd, name, &st))
 		return 0;
 	if (st.st_ino != op->ino)
 		return moat_fail(err, MOAT_CONFLICT, "`%s' was put there by somebody else",
 				 to->path);
-	if (to->type == MOAT_DIRECTORY) {
-		if (unlinkat(dirfd, name, AT_REMOVEDIR) < 0)
-			return moat_fail_errno(err, "remove the directory `%s' again", to->path);
-		return 0;
-	}
-	if (!is_as_planned(&st, &(struct moat_entry){.ino = op->ino,
-						     .type = to->type,
-						     .size = to->size,
-						     .mtime_sec = to->mtime_sec,
-						     .mtime_nsec = to->mtime_nsec}))
+	if (to->type == MOAT_DIRECTORY)
+		return undo_create_directory(member, op, dirfd, name, staged, err);
+	if (!is_as_planned(&st, to))
 		return moat_fail(err, MOAT_CONFLICT, "`%s' was edited meanwhile", to->path);
 	if (rename_exclusive(dirfd, name, member->stage_fd, staged) < 0)
 		return moat_fail_errno(err, "take `%s' away again", to->path);

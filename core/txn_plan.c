@@ -31,6 +31,7 @@ enum action {
 struct step {
 	int64_t live, desired;
 	uint8_t action;
+	bool covered; /* comes with a directory above it that is made */
 };
 
 /* Work on the way to a plan. */
@@ -117,10 +118,30 @@ is_at_or_below(const char *path, const char *top)
 	return n == 0 || (strncmp(path, top, n) == 0 && (path[n] == '\0' || path[n] == '/'));
 }
 
+/* One of a sorted list, or a directory that one of it needs and that is not there. */
+static bool
+is_listed(const char *path, const char *const *paths, size_t count, bool live)
+{
+	size_t low = 0, high = count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (manifest_compare(paths[middle], path) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < count &&
+	       (strcmp(paths[low], path) == 0 || (!live && is_at_or_below(paths[low], path)));
+}
+
 /* Chosen, or a directory that what was chosen needs and that is not there. */
 static bool
-is_selected(const char *path, const char *const *paths, bool live, bool desired)
+is_selected(const char *path, const char *const *paths, size_t exact, bool live, bool desired)
 {
+	if (exact > 0)
+		return is_listed(path, paths, exact, live);
 	if (paths == NULL || paths[0] == NULL)
 		return true;
 	for (size_t i = 0; paths[i] != NULL; i++)
@@ -131,9 +152,10 @@ is_selected(const char *path, const char *const *paths, bool live, bool desired)
 }
 
 static int
-check_paths(const struct draft *draft, const char *const *paths, struct moat_error *err)
+check_paths(const struct draft *draft, const char *const *paths, size_t exact,
+	    struct moat_error *err)
 {
-	for (size_t i = 0; paths != NULL && paths[i] != NULL; i++)
+	for (size_t i = 0; exact == 0 && paths != NULL && paths[i] != NULL; i++)
 		if (manifest_find(draft->live, paths[i]) < 0 &&
 		    manifest_find(draft->desired, paths[i]) < 0)
 			return moat_fail(
@@ -146,13 +168,13 @@ check_paths(const struct draft *draft, const char *const *paths, struct moat_err
 
 /* The steps, by path: a merge of both manifests. */
 static void
-merge(struct draft *draft, const char *const *paths)
+merge(struct draft *draft, const char *const *paths, size_t exact)
 {
 	const struct manifest *live = draft->live, *desired = draft->desired;
 	size_t l = 0, d = 0;
 
 	while (l < live->count || d < desired->count) {
-		struct step step = {-1, -1, ACT_NONE};
+		struct step step = {-1, -1, ACT_NONE, false};
 		int order = l == live->count      ? 1
 			    : d == desired->count ? -1
 						  : manifest_compare(live->entries[l]->path,
@@ -166,7 +188,8 @@ merge(struct draft *draft, const char *const *paths)
 			draft->live_step[step.live] = -1;
 		if (step.desired >= 0)
 			draft->desired_step[step.desired] = -1;
-		if (!is_selected(step_path(draft, &step), paths, step.live >= 0, step.desired >= 0))
+		if (!is_selected(step_path(draft, &step), paths, exact, step.live >= 0,
+				 step.desired >= 0))
 			continue;
 		if (step.live >= 0)
 			draft->live_step[step.live] = (int64_t) draft->count;
@@ -389,6 +412,23 @@ check_place(const struct draft *draft, const char *path, struct moat_error *err)
 			 path);
 }
 
+/* What lies below a directory that is made comes with it: nothing can be in its way. */
+static void
+mark_covered(struct draft *draft)
+{
+	const char *top = NULL;
+
+	for (size_t i = 0; i < draft->count; i++) {
+		struct step *step = &draft->steps[i];
+
+		step->covered = top != NULL && step->action == ACT_CREATE &&
+				is_at_or_below(desired_of(draft, step)->path, top);
+		if (!step->covered && (step->action == ACT_CREATE || step->action == ACT_RETYPE) &&
+		    desired_of(draft, step)->type == MOAT_DIRECTORY)
+			top = desired_of(draft, step)->path;
+	}
+}
+
 /* Where something is to be made, nothing uncaptured may stand. */
 static int
 check_obstacles(const struct draft *draft, struct moat_error *err)
@@ -396,7 +436,7 @@ check_obstacles(const struct draft *draft, struct moat_error *err)
 	for (size_t i = 0; i < draft->count; i++) {
 		const struct step *step = &draft->steps[i];
 
-		if (step->action == ACT_CREATE &&
+		if (step->action == ACT_CREATE && !step->covered &&
 		    check_place(draft, desired_of(draft, step)->path, err) < 0)
 			return -1;
 	}
@@ -504,6 +544,8 @@ add_creations(const struct draft *draft, struct moat_error *err)
 		const struct step *step = &draft->steps[i];
 		int result = 0;
 
+		if (step->covered)
+			continue;
 		if (step->action == ACT_CREATE || step->action == ACT_RETYPE)
 			result = add_op(draft, OP_CREATE, -1, step->desired, err);
 		else if (step->action == ACT_REPLACE)
@@ -542,8 +584,8 @@ add_directory_meta(const struct draft *draft, struct moat_error *err)
 		int64_t index = live >= 0 ? draft->live_step[live] : draft->desired_step[desired];
 		const struct step *step = index < 0 ? NULL : &draft->steps[index];
 		bool touched = live >= 0 && draft->live_touched[live] && !is_to_go(draft, live);
-		bool made =
-			step != NULL && (step->action == ACT_CREATE || step->action == ACT_RETYPE);
+		bool made = step != NULL && !step->covered &&
+			    (step->action == ACT_CREATE || step->action == ACT_RETYPE);
 		int64_t from = made ? -1 : live, to = step == NULL ? -1 : desired;
 
 		if (to >= 0 && draft->desired->entries[to]->type != MOAT_DIRECTORY)
@@ -569,6 +611,10 @@ write_plan(struct draft *draft, struct moat_error *err)
 		if (step->action == ACT_NONE)
 			continue;
 		any = true;
+		if (step->covered) { /* So is its parent used. */
+			draft->desired_used[step->desired] = true;
+			continue;
+		}
 		if (step->action != ACT_META)
 			touch_parent(draft, step_path(draft, step));
 		use(draft->live, draft->live_used, step->live);
@@ -587,6 +633,12 @@ write_plan(struct draft *draft, struct moat_error *err)
 	if (copy_used(draft->live, draft->live_used, draft->from_index, &plan->from, err) < 0 ||
 	    copy_used(draft->desired, draft->desired_used, draft->to_index, &plan->to, err) < 0)
 		return -1;
+	draft->txn->desired_of = calloc(plan->to->count, sizeof *draft->txn->desired_of);
+	if (draft->txn->desired_of == NULL)
+		return moat_fail_memory(err);
+	for (size_t i = 0; i < draft->desired->count; i++)
+		if (draft->to_index[i] >= 0)
+			draft->txn->desired_of[draft->to_index[i]] = (int64_t) i;
 	if (add_openings(draft, err) < 0 || add_removals(draft, err) < 0 ||
 	    add_creations(draft, err) < 0 || add_file_meta(draft, err) < 0)
 		return -1;
@@ -642,20 +694,22 @@ list_changes(struct draft *draft, struct moat_error *err)
 }
 
 int
-plan_make(struct txn *txn, const char *const *paths, struct moat_error *err)
+plan_make(struct txn *txn, const char *const *paths, size_t exact, struct moat_error *err)
 {
 	AUTO_DRAFT struct draft draft = {.txn = txn, .live = txn->live, .desired = txn->desired};
 
-	if (draft_allocate(&draft, err) < 0 || check_paths(&draft, paths, err) < 0)
+	if (draft_allocate(&draft, err) < 0 || check_paths(&draft, paths, exact, err) < 0)
 		return -1;
-	merge(&draft, paths);
+	merge(&draft, paths, exact);
 	count_links(draft.live, draft.live_links);
 	count_links(draft.desired, draft.desired_links);
 	for (size_t i = 0; i < draft.count; i++)
 		compare(&draft, &draft.steps[i]);
 	compare_links(&draft);
-	if (find_kept(&draft, err) < 0 || check_obstacles(&draft, err) < 0 ||
-	    write_plan(&draft, err) < 0)
+	if (find_kept(&draft, err) < 0)
+		return -1;
+	mark_covered(&draft);
+	if (check_obstacles(&draft, err) < 0 || write_plan(&draft, err) < 0)
 		return -1;
 	return list_changes(&draft, err);
 }

@@ -121,7 +121,7 @@ list_directory(int fd, const char *path, struct filter *filter, const struct fil
 			if (status == 0 && S_ISDIR(st.st_mode)) {
 				subfd = openat(fd, d->d_name,
 					       O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-				status = filter_enter(filter, scope, sub, subfd, verdict, &inner,
+				status = filter_enter(filter, scope, sub, subfd, verdict, true, &inner,
 						      err);
 				if (status == 0)
 					status = list_directory(subfd, sub, filter, inner, list,

@@ -109,7 +109,7 @@ is_zero(const unsigned char *bytes, size_t size)
 static void
 test_arena(void **state)
 {
-	struct arena arena = {0};
+	struct arena arena = {0}, other = {0};
 	unsigned char *blocks[600];
 	size_t total = 0;
 
@@ -118,7 +118,7 @@ test_arena(void **state)
 
 		blocks[i] = arena_alloc(&arena, size);
 		assert_non_null(blocks[i]);
-		assert_int_equal((uintptr_t) blocks[i] % _Alignof(max_align_t), 0);
+		assert_int_equal((uintptr_t) blocks[i] % sizeof(uint64_t), 0);
 		assert_true(is_zero(blocks[i], size));
 		memset(blocks[i], (int) (i % 255) + 1, size);
 		total += size;
@@ -133,9 +133,17 @@ test_arena(void **state)
 	assert_null(arena_alloc(&arena, SIZE_MAX));
 	assert_null(arena_alloc(&arena, SIZE_MAX - 8));
 	assert_null(arena_copy(&arena, "", SIZE_MAX));
-	arena_free(&arena);
+	assert_true(arena_owns(&arena, blocks[0]));
+	assert_true(arena_owns(&arena, blocks[599] + 598));
+	assert_false(arena_owns(&arena, &arena));
+	arena_merge(&other, &arena);
 	assert_null(arena.blocks);
-	assert_int_equal(arena.used, 0);
+	assert_true(arena_owns(&other, blocks[300]));
+	assert_true(other.used >= total);
+	assert_non_null(arena_alloc(&other, 5));
+	arena_free(&other);
+	assert_null(other.blocks);
+	assert_int_equal(other.used, 0);
 }
 
 static void

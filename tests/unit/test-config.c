@@ -282,7 +282,7 @@ test_defaults(void **state)
 		assert_string_equal(c->commit, "never");
 		assert_string_equal(c->network_policy, "open");
 		assert_int_equal(c->snapshots.idle_threshold_seconds, 30);
-		assert_int_equal(c->snapshots.max_count, 10);
+		assert_int_equal(c->snapshots.max_count, 0);
 		assert_int_equal(c->tracing.poll_interval_ms, 100);
 		assert_string_equal(c->attach.escape, "ctrl-/");
 		assert_int_equal(c->attach.double_press_ms, 500);

@@ -92,7 +92,7 @@ verdicts(void **state)
 	assert_int_equal(filter_check(filter, scope, "ie", "ie", true), FILTER_IGNORE);
 	assert_int_equal(filter_check(filter, scope, ".git", ".git", true), FILTER_IGNORE);
 	assert_int_equal(filter_check(filter, scope, "d/.git", ".git", false), FILTER_IGNORE);
-	assert_ok(filter_enter(filter, scope, "id", fd, FILTER_TRACKED_ONLY, &scope, &err), &err);
+	assert_ok(filter_enter(filter, scope, "id", fd, FILTER_TRACKED_ONLY, true, &scope, &err), &err);
 	assert_int_equal(filter_check(filter, scope, "id/tracked", "tracked", false),
 			 FILTER_CAPTURE);
 	assert_int_equal(filter_check(filter, scope, "id/x", "x", false), FILTER_IGNORE);
@@ -571,7 +571,7 @@ check_many(void *argument)
 		job->wrong +=
 			filter_check(job->filter, scope, "d/u.o", "u.o", false) != FILTER_IGNORE;
 		job->wrong += filter_check(job->filter, scope, "d/f", "f", false) != FILTER_CAPTURE;
-		job->wrong += filter_enter(job->filter, job->root, "d", job->fd, FILTER_CAPTURE,
+		job->wrong += filter_enter(job->filter, job->root, "d", job->fd, FILTER_CAPTURE, true,
 					   &scope, &err) < 0;
 	}
 	return NULL;

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -16,6 +17,7 @@
 #include "core/log.h"
 #include "core/tree.h"
 #include "core/txn.h"
+#include "core/txn_internal.h"
 
 struct fixture {
 	char path[64];
@@ -215,7 +217,7 @@ static void
 draw(const char *top, const char *path, struct buf *out)
 {
 	char name[1024], text[4096];
-	char *names[64];
+	char *names[1024];
 	size_t count = 0;
 	struct dirent *entry;
 	struct stat st;
@@ -243,7 +245,7 @@ draw(const char *top, const char *path, struct buf *out)
 	stream = opendir(name);
 	if (stream == NULL)
 		return;
-	while ((entry = readdir(stream)) != NULL && count < 64)
+	while ((entry = readdir(stream)) != NULL && count < 1024)
 		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
 			names[count++] = strdup(entry->d_name);
 	closedir(stream);
@@ -636,12 +638,237 @@ test_paths(void **state)
 	manifest_free(desired);
 }
 
+/* A transaction that is carried out, something that somebody does then, and all taken back. */
+static uint64_t
+apply_and_undo(struct fixture *f, const struct manifest *desired,
+	       void (*meanwhile)(struct fixture *f))
+{
+	struct txn_source source = {materialise, f};
+	struct manifest *live = look(f, desired);
+	struct txn *txn = NULL;
+	struct journal journal;
+	uint64_t left = 0;
+
+	assert_ok(txn_plan(f->home, f->workspace, live, desired, NULL, &source, &txn, &f->err),
+		  &f->err);
+	assert_ok(journal_create(f->home, &journal, &f->err), &f->err);
+	assert_ok(stage_make(f->home, &journal, &txn->member, &f->err), &f->err);
+	assert_ok(stage_fill(txn, &f->err), &f->err);
+	assert_ok(plan_apply(&txn->member, &f->err), &f->err);
+	if (meanwhile != NULL)
+		meanwhile(f);
+	plan_undo(&txn->member, &left);
+	/* Once more, as a recovery would that was itself interrupted. */
+	plan_undo(&txn->member, &left);
+	if (left > 0) { /* What was kept is looked for there. */
+		char name[128];
+
+		snprintf(name, sizeof name, "%s/kept", f->path);
+		assert_int_equal(renameat(journal.fd, "stage", AT_FDCWD, name), 0);
+	} else {
+		assert_ok(stage_remove(&journal, &txn->member, NULL, &f->err), &f->err);
+	}
+	assert_ok(journal_remove(f->home, &journal, &f->err), &f->err);
+	journal_close(&journal);
+	txn_free(txn);
+	manifest_free(live);
+	return left;
+}
+
+/* Forward and back again is as if nothing had been. */
+static void
+test_random_back(void **state)
+{
+	struct fixture *f = *state;
+	long cases = test_scaled(200);
+
+	print_message("seed %u, %ld pairs of trees\n", f->seed, cases);
+	for (long i = 0; i < cases; i++) {
+		struct manifest *desired;
+		char *before;
+
+		clear(f);
+		random_tree(f);
+		desired = capture(f);
+		clear(f);
+		random_tree(f);
+		before = picture(f);
+		assert_int_equal(apply_and_undo(f, desired, NULL), 0);
+		assert_picture(f, before);
+		assert_no_litter(f);
+		manifest_free(desired);
+		free(before);
+	}
+}
+
+static void
+add_into_created(struct fixture *f)
+{
+	put_file(f, "d/deep/theirs", "not to be lost", 0644, 99);
+}
+
+static void
+edit_created(struct fixture *f)
+{
+	put_file(f, "d/deep/theirs", "not to be lost", 0644, 99);
+}
+
+static void
+retype_created(struct fixture *f)
+{
+	assert_int_equal(unlinkat(f->workspace->fd, "d/link", 0), 0);
+	put_directory(f, "d/link", 0755);
+	put_file(f, "d/link/theirs", "not to be lost", 0644, 99);
+}
+
+/* What comes into a directory that was made, and then has to go again, is kept. */
+static void
+test_kept_of_created(void **state)
+{
+	static const struct {
+		void (*meanwhile)(struct fixture *f);
+		const char *path;
+		bool was_there;
+	} cases[] = {{add_into_created, "deep/theirs", false},
+		     {edit_created, "deep/theirs", true},
+		     {retype_created, "link/theirs", false}};
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct manifest *desired;
+		char name[512], text[64] = "", *before, *now;
+		struct dirent *entry;
+		int fd = -1;
+		DIR *stream;
+
+		clear(f);
+		put_directory(f, "d", 0755);
+		put_directory(f, "d/deep", 0755);
+		put_file(f, "d/x", "x", 0644, 1);
+		put_link(f, "d/link", "x");
+		if (cases[i].was_there)
+			put_file(f, "d/deep/theirs", "as the snapshot has it", 0644, 1);
+		desired = capture(f);
+		clear(f);
+		put_file(f, "other", "stays", 0644, 1);
+		before = picture(f);
+		assert_int_equal(apply_and_undo(f, desired, cases[i].meanwhile), 1);
+		now = picture(f);
+		assert_pictures(now, before);
+		snprintf(name, sizeof name, "%s/kept", f->path);
+		stream = opendir(name);
+		assert_non_null(stream);
+		while (fd < 0 && (entry = readdir(stream)) != NULL) {
+			snprintf(name, sizeof name, "%s/%s", entry->d_name, cases[i].path);
+			fd = openat(dirfd(stream), name, O_RDONLY | O_CLOEXEC);
+		}
+		assert_true(fd >= 0 && read(fd, text, sizeof text - 1) > 0);
+		assert_string_equal(text, "not to be lost");
+		close(fd);
+		closedir(stream);
+		snprintf(name, sizeof name, "%s/kept", f->path);
+		assert_ok(fs_remove_tree(AT_FDCWD, name, &f->err), &f->err);
+		manifest_free(desired);
+		free(before);
+		free(now);
+	}
+}
+
+/* More threads than one bring content into more directories than stay open. */
+struct hands {
+	struct fixture *f;
+	struct moat_extract *extract;
+	size_t begin, step;
+	struct moat_error err;
+	int result;
+};
+
+static void *
+bring_some(void *argument)
+{
+	struct hands *hands = argument;
+	const struct moat_extract *extract = hands->extract;
+
+	for (size_t i = hands->begin; i < extract->entries->count; i += hands->step) {
+		const struct moat_entry *entry = extract->entries->items[i];
+		const char *name;
+		int dirfd, fd;
+
+		if (extract->place(extract, i, &dirfd, &name, &hands->err) < 0)
+			return NULL;
+		fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (fd < 0 || write(fd, "many", entry->size) != (ssize_t) entry->size ||
+		    extract->done(extract, i, fd, entry->size, entry->hash, &hands->err) < 0) {
+			close(fd);
+			return NULL;
+		}
+		close(fd);
+	}
+	hands->result = 0;
+	return NULL;
+}
+
+static int
+materialise_together(void *context, struct moat_extract *extract, struct moat_error *err)
+{
+	enum { HANDS = 4 };
+	struct hands hands[HANDS];
+	pthread_t threads[HANDS];
+
+	for (size_t i = 0; i < HANDS; i++) {
+		hands[i] = (struct hands){context, extract, i, HANDS, MOAT_ERROR_INIT, -1};
+		assert_int_equal(pthread_create(&threads[i], NULL, bring_some, &hands[i]), 0);
+	}
+	for (size_t i = 0; i < HANDS; i++) {
+		pthread_join(threads[i], NULL);
+		if (hands[i].result < 0)
+			return moat_fail(err, hands[i].err.code, "%s", hands[i].err.message);
+	}
+	return 0;
+}
+
+static void
+test_threads(void **state)
+{
+	struct fixture *f = *state;
+	struct txn_source source = {materialise_together, f};
+	struct manifest *desired, *live;
+	struct txn *txn = NULL;
+	char path[64], *before;
+
+	put_directory(f, "top", 0755);
+	for (int i = 0; i < 400; i++) {
+		snprintf(path, sizeof path, "top/d%d", i);
+		put_directory(f, path, 0755);
+		snprintf(path, sizeof path, "top/d%d/in", i);
+		put_directory(f, path, 0711);
+		snprintf(path, sizeof path, "top/d%d/in/file", i);
+		put_file(f, path, "many", i % 2 == 0 ? 0644 : 0700, 1000000 + i);
+	}
+	desired = capture(f);
+	before = picture(f);
+	clear(f);
+	live = look(f, desired);
+	assert_ok(txn_plan(f->home, f->workspace, live, desired, NULL, &source, &txn, &f->err),
+		  &f->err);
+	assert_ok(txn_commit(txn, &f->err), &f->err);
+	assert_picture(f, before);
+	assert_no_litter(f);
+	txn_free(txn);
+	manifest_free(live);
+	manifest_free(desired);
+	free(before);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_matrix, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_random, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_random_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_kept_of_created, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_backend_fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_edits_meanwhile, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_uncaptured, setup, teardown),

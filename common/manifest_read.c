@@ -1,213 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The manifest as a file.
- *
- * A number is a varint: seven bits a byte, the lowest first, the highest bit set in all bytes but
- * the last, no needless bytes.  A signed one is folded before: 0, -1, 1, -2, ... become 0, 1, 2, 3.
- * Bytes are a number and as many bytes.  In this order:
- *
- *   "MOATMAN1"
- *   filter_flags, started_ns (signed)
- *   number of rules;   each: source, directory (bytes), text (bytes)
- *   number of skips;   each: reason, path (bytes), detail (bytes)
- *   number of entries; each:
- *     how many bytes of the path before it this path begins with, and the rest of it (bytes)
- *     type, status, flags, mode, uid, gid, size,
- *     mtime_sec (signed), mtime_nsec, ctime_sec (signed), ctime_nsec, dev, ino, nlink,
- *     leader + 1 (0: none)
- *     of a link: its text (bytes)
- *     number of extended attributes; each: name (bytes), value (bytes)
- *     with MOAT_HAS_LOCATOR: three numbers
- *     with MOAT_HAS_HASH: 32 bytes, as they are
- *   SHA-256 of all before it, 32 bytes
- *
- * Entries are in the order of manifest_compare(), the root first, no directory missing. */
-#include <nettle/sha2.h>
+/* The manifest as a file: reading.  The form is told at the top of manifest_write.c. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/manifest.h"
+#include "common/manifest_internal.h"
 
-#define MAGIC "MOATMAN1"
-#define MAGIC_SIZE 8
-
-/* The paths of one manifest, put together.  A small file could otherwise ask for any amount of
- * memory, since a path costs only what it does not share with the one before. */
-#define PATHS_MAX ((uint64_t) 256 * 1024 * 1024)
-
-/* ----------------------------------------------------------------------------------- encoding */
-
-static void
-put_number(struct buf *out, uint64_t value)
-{
-	unsigned char bytes[10];
-	size_t size = 0;
-
-	for (; value >= 0x80; value >>= 7)
-		bytes[size++] = (unsigned char) (value | 0x80);
-	bytes[size++] = (unsigned char) value;
-	buf_append(out, bytes, size);
-}
-
-static void
-put_signed(struct buf *out, int64_t value)
-{
-	put_number(out, value < 0 ? ~((uint64_t) value << 1) : (uint64_t) value << 1);
-}
-
-static void
-put_bytes(struct buf *out, const void *data, size_t size)
-{
-	put_number(out, size);
-	buf_append(out, data, size);
-}
-
-/* Takes the next attribute from a list; false at its end. */
-static bool
-next_xattr(const char **position, const char *end, const char **name, const char **value,
-	   uint32_t *size)
-{
-	size_t length;
-
-	if (*position == end)
-		return false;
-	*name = *position;
-	length = strnlen(*name, (size_t) (end - *name));
-	if ((size_t) (end - *name) < length + 1 + sizeof *size)
-		return false;
-	memcpy(size, *name + length + 1, sizeof *size);
-	*value = *name + length + 1 + sizeof *size;
-	if ((size_t) (end - *value) < *size)
-		return false;
-	*position = *value + *size;
-	return true;
-}
-
-static void
-put_xattrs(struct buf *out, const struct moat_entry *entry)
-{
-	const char *start = entry->xattrs, *end, *position, *name, *value;
-	uint64_t count = 0;
-	uint32_t size;
-
-	if (start == NULL) {
-		put_number(out, 0);
-		return;
-	}
-	end = start + entry->xattrs_size;
-	for (position = start; next_xattr(&position, end, &name, &value, &size);)
-		count++;
-	put_number(out, count);
-	for (position = start; next_xattr(&position, end, &name, &value, &size);) {
-		put_bytes(out, name, strlen(name));
-		put_bytes(out, value, size);
-	}
-}
-
-static void
-put_entry(struct buf *out, const struct moat_entry *entry, const char *before)
-{
-	size_t shared = 0;
-
-	while (entry->path[shared] == before[shared] && before[shared] != '\0')
-		shared++;
-	put_number(out, shared);
-	put_bytes(out, entry->path + shared, strlen(entry->path + shared));
-	put_number(out, entry->type);
-	put_number(out, entry->status);
-	put_number(out, entry->flags);
-	put_number(out, entry->mode);
-	put_number(out, entry->uid);
-	put_number(out, entry->gid);
-	put_number(out, entry->size);
-	put_signed(out, entry->mtime_sec);
-	put_number(out, entry->mtime_nsec);
-	put_signed(out, entry->ctime_sec);
-	put_number(out, entry->ctime_nsec);
-	put_number(out, entry->dev);
-	put_number(out, entry->ino);
-	put_number(out, entry->nlink);
-	put_number(out, entry->leader + 1); /* MOAT_NO_LEADER + 1 is 0 */
-	if (entry->type == MOAT_SYMLINK)
-		put_bytes(out, entry->link_target, strlen(entry->link_target));
-	put_xattrs(out, entry);
-	for (size_t i = 0; i < 3 && (entry->flags & MOAT_HAS_LOCATOR) != 0; i++)
-		put_number(out, entry->locator[i]);
-	if ((entry->flags & MOAT_HAS_HASH) != 0)
-		buf_append(out, entry->hash, MOAT_HASH_SIZE);
-}
-
-/* What decoding would refuse is refused here: a snapshot must not be found bad when it is needed.
- */
-static int
-check_entries(const struct manifest *manifest, struct moat_error *err)
-{
-	uint64_t paths = 0;
-
-	for (size_t i = 0; i < manifest->count; i++) {
-		const struct moat_entry *entry = manifest->entries[i];
-
-		paths += strlen(entry->path);
-		if (entry->type == MOAT_SYMLINK &&
-		    (entry->link_target == NULL || *entry->link_target == '\0'))
-			return moat_fail(err, MOAT_FAILED, "manifest: `%s' is a link without text",
-					 entry->path);
-	}
-	if (paths > PATHS_MAX)
-		return moat_fail(
-			err, MOAT_UNSUPPORTED,
-			"manifest: the paths have more than %llu bytes in all; exclude the "
-			"deepest directories",
-			(unsigned long long) PATHS_MAX);
-	return 0;
-}
-
-static void
-digest(const void *data, size_t size, uint8_t ret[SHA256_DIGEST_SIZE])
-{
-	struct sha256_ctx sha;
-
-	sha256_init(&sha);
-	sha256_update(&sha, size, data);
-	sha256_digest(&sha, SHA256_DIGEST_SIZE, ret);
-}
-
-int
-manifest_encode(const struct manifest *manifest, struct buf *out, struct moat_error *err)
-{
-	uint8_t hash[SHA256_DIGEST_SIZE];
-	const char *before = "";
-	size_t start = out->size;
-
-	if (check_entries(manifest, err) < 0)
-		return -1;
-	buf_append(out, MAGIC, MAGIC_SIZE);
-	put_number(out, manifest->filter_flags);
-	put_signed(out, manifest->started_ns);
-	put_number(out, manifest->rule_count);
-	for (size_t i = 0; i < manifest->rule_count; i++) {
-		put_number(out, (uint64_t) manifest->rules[i].source);
-		put_bytes(out, manifest->rules[i].directory, strlen(manifest->rules[i].directory));
-		put_bytes(out, manifest->rules[i].text, manifest->rules[i].size);
-	}
-	put_number(out, manifest->skip_count);
-	for (size_t i = 0; i < manifest->skip_count; i++) {
-		put_number(out, (uint64_t) manifest->skips[i].reason);
-		put_bytes(out, manifest->skips[i].path, strlen(manifest->skips[i].path));
-		put_bytes(out, manifest->skips[i].detail, strlen(manifest->skips[i].detail));
-	}
-	put_number(out, manifest->count);
-	for (size_t i = 0; i < manifest->count; i++) {
-		put_entry(out, manifest->entries[i], before);
-		before = manifest->entries[i]->path;
-	}
-	if (buf_check(out, err) < 0)
-		return -1;
-	digest(out->data + start, out->size - start, hash);
-	buf_append(out, hash, sizeof hash);
-	return buf_check(out, err);
-}
-
-/* ----------------------------------------------------------------------------------- decoding */
+/* Bytes of the shortest entry of a difference. */
+#define ENTRY_LEAST 16
+#define ID_CHARACTERS "abcdefghijklmnopqrstuvwxyz_0123456789"
 
 /* Reads on; the first thing that is wrong stays in `wrong`, and from then on all is zero. */
 struct reader {
@@ -324,6 +124,26 @@ get_string(struct reader *reader, size_t *ret_size)
 }
 
 static void
+get_notes(struct reader *reader)
+{
+	struct manifest *manifest = reader->manifest;
+	size_t count = get_count(reader, 2), size;
+
+	manifest->notes = calloc(count + 1, sizeof *manifest->notes);
+	if (manifest->notes == NULL) {
+		refuse_memory(reader);
+		return;
+	}
+	manifest->note_allocated = count + 1;
+	for (; manifest->note_count < count && reader->wrong == NULL; manifest->note_count++) {
+		struct manifest_note *note = &manifest->notes[manifest->note_count];
+
+		note->key = get_string(reader, &size);
+		note->value = get_string(reader, &size);
+	}
+}
+
+static void
 get_rules(struct reader *reader)
 {
 	struct manifest *manifest = reader->manifest;
@@ -399,23 +219,23 @@ get_skips(struct reader *reader)
 	}
 }
 
-/* A path begins as the one before it does.  Whether it is in its place is checked against that one
- * alone: by induction all of that one's parents are there and are directories, so this one's parent
- * is either among them, or is the one before itself. */
+/* A path that begins as the one before it in its list does, and comes after it.  NULL before: the
+ * first. */
 static const char *
-get_path(struct reader *reader, const struct moat_entry *before)
+get_path(struct reader *reader, const char *before)
 {
-	size_t before_size = before == NULL ? 0 : strlen(before->path), shared, size, parent;
-	const char *rest, *slash, *name;
+	size_t before_size = before == NULL ? 0 : strlen(before), shared, size;
+	const char *rest;
 	char *path;
 
 	shared = (size_t) get_limited(reader, before_size, "a path shares too much");
 	size = get_count(reader, 1);
 	rest = get_bytes(reader, size);
 	reader->paths += shared + size;
-	if (rest == NULL || memchr(rest, '\0', size) != NULL || reader->paths > PATHS_MAX) {
-		refuse(reader, reader->paths > PATHS_MAX ? "the paths are too long"
-							 : "a path contains a NUL");
+	if (rest == NULL || memchr(rest, '\0', size) != NULL ||
+	    reader->paths > MANIFEST_PATHS_MAX) {
+		refuse(reader, reader->paths > MANIFEST_PATHS_MAX ? "the paths are too long"
+								  : "a path contains a NUL");
 		return "";
 	}
 	path = arena_alloc(&reader->manifest->arena, shared + size + 1);
@@ -423,26 +243,36 @@ get_path(struct reader *reader, const struct moat_entry *before)
 		refuse_memory(reader);
 		return "";
 	}
-	if (before == NULL) {
-		if (size != 0)
-			refuse(reader, "the first entry is not the root");
-		return "";
-	}
-	memcpy(path, before->path, shared);
+	if (shared > 0)
+		memcpy(path, before, shared);
 	memcpy(path + shared, rest, size);
-	slash = strrchr(path, '/');
-	parent = slash == NULL ? 0 : (size_t) (slash - path);
-	name = slash == NULL ? path : slash + 1;
+	if (before != NULL && manifest_compare(before, path) >= 0)
+		refuse(reader, "paths are not in order");
+	return path;
+}
+
+/* Whether an entry is in its place is checked against the one before it alone: by induction all of
+ * that one's parents are there and are directories, so this one's parent is either among them, or
+ * is the one before itself. */
+static void
+check_place(struct reader *reader, const struct moat_entry *before, const struct moat_entry *entry)
+{
+	const char *path = entry->path, *slash = strrchr(path, '/');
+	const char *name = slash == NULL ? path : slash + 1;
+	size_t parent = slash == NULL ? 0 : (size_t) (slash - path);
+
+	if (before == NULL) {
+		if (path[0] != '\0' || entry->type != MOAT_DIRECTORY)
+			refuse(reader, "the first entry is not the root");
+		return;
+	}
 	if (slash == path || !is_component(name, strlen(name)))
 		refuse(reader, "a path has an empty component, \".\" or \"..\"");
-	else if (manifest_compare(before->path, path) >= 0)
-		refuse(reader, "paths are not in order");
 	else if (slash != NULL &&
 		 (strncmp(before->path, path, parent) != 0 ||
 		  (before->path[parent] != '/' &&
 		   !(before->path[parent] == '\0' && before->type == MOAT_DIRECTORY))))
 		refuse(reader, "the directory of a path is missing");
-	return path;
 }
 
 static void
@@ -495,17 +325,17 @@ get_leader(struct reader *reader, struct moat_entry *entry)
 		refuse(reader, "a hard link leads nowhere");
 }
 
+/* before: the one before it in its list, or NULL. */
 static void
-get_entry(struct reader *reader, struct moat_entry *entry, const struct moat_entry *before)
+get_entry(struct reader *reader, struct moat_entry *entry, const struct moat_entry *before,
+	  bool whole)
 {
 	const uint64_t nsec_max = 999999999;
 	const void *hash;
 	size_t size = 1;
 
-	entry->path = get_path(reader, before);
+	entry->path = get_path(reader, before == NULL ? NULL : before->path);
 	entry->type = (uint8_t) get_limited(reader, MOAT_SYMLINK, "an entry's type is unknown");
-	entry->status =
-		(uint8_t) get_limited(reader, MOAT_MODIFIED, "an entry's status is unknown");
 	entry->flags = (uint16_t) get_limited(reader, MOAT_HAS_HASH | MOAT_HAS_LOCATOR,
 					      "an entry's flags are unknown");
 	entry->mode = (uint32_t) get_limited(reader, 07777, "a mode is malformed");
@@ -519,10 +349,14 @@ get_entry(struct reader *reader, struct moat_entry *entry, const struct moat_ent
 	entry->dev = get_number(reader);
 	entry->ino = get_number(reader);
 	entry->nlink = get_number(reader);
-	get_leader(reader, entry);
+	entry->leader = MOAT_NO_LEADER;
+	if (whole) {
+		check_place(reader, before, entry);
+		get_leader(reader, entry);
+	}
 	if (entry->type == MOAT_SYMLINK)
 		entry->link_target = get_string(reader, &size);
-	if (entry->type == 0 || size == 0 || (before == NULL && entry->type != MOAT_DIRECTORY))
+	if (entry->type == 0 || size == 0)
 		refuse(reader, "an entry is malformed");
 	get_xattrs(reader, entry);
 	for (size_t i = 0; i < 3 && (entry->flags & MOAT_HAS_LOCATOR) != 0; i++)
@@ -534,12 +368,13 @@ get_entry(struct reader *reader, struct moat_entry *entry, const struct moat_ent
 		memcpy(entry->hash, hash, MOAT_HASH_SIZE);
 }
 
+/* The entries of a whole manifest. */
 static void
 get_entries(struct reader *reader)
 {
 	struct manifest *manifest = reader->manifest;
 	const struct moat_entry *before = NULL;
-	size_t count = get_count(reader, 18);
+	size_t count = get_count(reader, ENTRY_LEAST + 1);
 	struct moat_entry *entries = arena_alloc(&manifest->arena, count * sizeof *entries);
 
 	manifest->entries = calloc(count + 1, sizeof *manifest->entries);
@@ -549,34 +384,204 @@ get_entries(struct reader *reader)
 	}
 	manifest->allocated = count + 1;
 	while (manifest->count < count && reader->wrong == NULL) {
-		get_entry(reader, &entries[manifest->count], before);
+		get_entry(reader, &entries[manifest->count], before, true);
 		before = &entries[manifest->count];
 		manifest->entries[manifest->count++] = before;
 	}
 }
 
+/* ---------------------------------------------------------------------------------- differences */
+
+/* What a difference says, before it is applied. */
+struct changes {
+	const char **removed;
+	struct moat_entry *changed; /* of the arena */
+	size_t removed_count, changed_count;
+};
+
+static void
+get_changes(struct reader *reader, struct changes *ret)
+{
+	const struct moat_entry *before = NULL;
+	const char *last = NULL;
+	size_t count = get_count(reader, 2);
+
+	ret->removed = calloc(count + 1, sizeof *ret->removed);
+	if (ret->removed == NULL)
+		refuse_memory(reader);
+	for (; reader->wrong == NULL && ret->removed_count < count; ret->removed_count++)
+		last = ret->removed[ret->removed_count] = get_path(reader, last);
+	count = get_count(reader, ENTRY_LEAST);
+	ret->changed = arena_alloc(&reader->manifest->arena, count * sizeof *ret->changed);
+	if (ret->changed == NULL)
+		refuse_memory(reader);
+	for (; reader->wrong == NULL && ret->changed_count < count; ret->changed_count++) {
+		get_entry(reader, &ret->changed[ret->changed_count], before, false);
+		before = &ret->changed[ret->changed_count];
+	}
+}
+
+/* An entry of the base that stays.  Those with several names get new leaders, so they are copied.
+ */
+static void
+keep_entry(struct reader *reader, struct manifest *base, const struct moat_entry *entry)
+{
+	struct manifest *manifest = reader->manifest;
+	bool several = entry->nlink > 1 && entry->type != MOAT_DIRECTORY;
+
+	if (several ? manifest_add(manifest, entry) == NULL
+		    : manifest_add_shared(manifest, base, entry, NULL) < 0)
+		refuse_memory(reader);
+}
+
+static void
+add_changed(struct reader *reader, const struct moat_entry *entry)
+{
+	if (manifest_add_shared(reader->manifest, NULL, entry, NULL) < 0)
+		refuse_memory(reader);
+}
+
+/* All three lists are in order. */
+static void
+apply_changes(struct reader *reader, struct manifest *base, const struct changes *changes)
+{
+	size_t r = 0, c = 0;
+
+	for (size_t b = 0; b < base->count && reader->wrong == NULL; b++) {
+		const char *path = base->entries[b]->path;
+		int order = -1;
+
+		if (r < changes->removed_count) {
+			order = manifest_compare(changes->removed[r], path);
+			if (order < 0)
+				refuse(reader, "it removes what the base does not have");
+			if (order == 0) {
+				r++;
+				continue;
+			}
+		}
+		for (; c < changes->changed_count; c++) {
+			order = manifest_compare(changes->changed[c].path, path);
+			if (order >= 0)
+				break;
+			add_changed(reader, &changes->changed[c]);
+		}
+		if (c < changes->changed_count && order == 0)
+			add_changed(reader, &changes->changed[c++]);
+		else
+			keep_entry(reader, base, base->entries[b]);
+	}
+	for (; c < changes->changed_count; c++)
+		add_changed(reader, &changes->changed[c]);
+	if (r < changes->removed_count)
+		refuse(reader, "it removes what the base does not have");
+}
+
+static void
+get_difference(struct reader *reader, struct manifest *base)
+{
+	struct manifest *manifest = reader->manifest;
+	struct changes changes = {0};
+
+	get_changes(reader, &changes);
+	if (reader->wrong == NULL) {
+		manifest->shared = manifest_reference(base);
+		apply_changes(reader, base, &changes);
+	}
+	free(changes.removed);
+	for (size_t i = 0; i < manifest->count && reader->wrong == NULL; i++)
+		check_place(reader, i == 0 ? NULL : manifest->entries[i - 1], manifest->entries[i]);
+	if (reader->wrong == NULL && manifest->count == 0)
+		refuse(reader, "nothing is left of the base");
+	if (reader->wrong == NULL && manifest_seal(manifest, NULL) < 0)
+		refuse_memory(reader);
+}
+
+/* ----------------------------------------------------------------------------------------- both */
+
+static bool
+has_magic(const void *data, size_t size, const char *magic)
+{
+	return size >= MANIFEST_MAGIC_SIZE + MOAT_HASH_SIZE &&
+	       memcmp(data, magic, MANIFEST_MAGIC_SIZE) == 0;
+}
+
+int
+manifest_base(const void *data, size_t size, char ret_id[MANIFEST_ID_MAX], struct moat_error *err)
+{
+	const unsigned char *bytes = data;
+	size_t length;
+
+	if (has_magic(data, size, MANIFEST_MAGIC))
+		return 0;
+	if (!has_magic(data, size, MANIFEST_DIFFERENCE_MAGIC))
+		return moat_fail(err, MOAT_CORRUPT, "manifest: not a manifest of this version");
+	length = bytes[MANIFEST_MAGIC_SIZE];
+	if (length == 0 || length >= MANIFEST_ID_MAX ||
+	    size < MANIFEST_MAGIC_SIZE + 1 + length + MOAT_HASH_SIZE ||
+	    strspn((const char *) bytes + MANIFEST_MAGIC_SIZE + 1, ID_CHARACTERS) < length)
+		return moat_fail(err, MOAT_CORRUPT, "manifest: malformed: its base has no name");
+	memcpy(ret_id, bytes + MANIFEST_MAGIC_SIZE + 1, length);
+	ret_id[length] = '\0';
+	return 1;
+}
+
+/* The id has been looked at by manifest_base(). */
+static int
+check_base(struct reader *reader, const struct manifest *base, struct moat_error *err)
+{
+	size_t length = get_count(reader, 1);
+	const void *digest;
+
+	(void) get_bytes(reader, length);
+	digest = get_bytes(reader, MOAT_HASH_SIZE);
+	if (base == NULL)
+		return moat_fail(err, MOAT_CORRUPT, "manifest: it needs its base");
+	if (digest == NULL || !base->has_digest ||
+	    memcmp(digest, base->digest, MOAT_HASH_SIZE) != 0)
+		return moat_fail(err, MOAT_CORRUPT,
+				 "manifest: its base is not the one that it was made from");
+	return 0;
+}
+
 int
 manifest_decode(const void *data, size_t size, struct manifest **ret, struct moat_error *err)
 {
+	return manifest_decode_with(data, size, NULL, ret, err);
+}
+
+int
+manifest_decode_with(const void *data, size_t size, struct manifest *base, struct manifest **ret,
+		     struct moat_error *err)
+{
 	AUTO_MANIFEST struct manifest *manifest = manifest_new();
 	struct reader reader = {.manifest = manifest};
-	uint8_t hash[SHA256_DIGEST_SIZE];
+	char id[MANIFEST_ID_MAX];
+	int difference = manifest_base(data, size, id, err);
 
 	if (manifest == NULL)
 		return moat_fail_memory(err);
-	if (size < MAGIC_SIZE + sizeof hash || memcmp(data, MAGIC, MAGIC_SIZE) != 0)
-		return moat_fail(err, MOAT_CORRUPT, "manifest: not a manifest of this version");
-	reader.at = (const unsigned char *) data + MAGIC_SIZE;
-	reader.end = (const unsigned char *) data + size - sizeof hash;
-	digest(data, size - sizeof hash, hash);
-	if (memcmp(reader.end, hash, sizeof hash) != 0)
+	if (difference < 0)
+		return -1;
+	reader.at = (const unsigned char *) data + MANIFEST_MAGIC_SIZE;
+	reader.end = (const unsigned char *) data + size - MOAT_HASH_SIZE;
+	manifest_digest(data, size - MOAT_HASH_SIZE, manifest->digest);
+	if (memcmp(reader.end, manifest->digest, MOAT_HASH_SIZE) != 0)
 		return moat_fail(err, MOAT_CORRUPT, "manifest: damaged: its checksum is wrong");
+	manifest->has_digest = true;
+	manifest->encoded_size = size;
+	if (difference > 0 && check_base(&reader, base, err) < 0)
+		return -1;
 	manifest->filter_flags =
 		(uint32_t) get_limited(&reader, UINT32_MAX, "the filter's flags are malformed");
 	manifest->started_ns = get_signed(&reader);
+	get_notes(&reader);
 	get_rules(&reader);
 	get_skips(&reader);
-	get_entries(&reader);
+	if (difference > 0)
+		get_difference(&reader, base);
+	else
+		get_entries(&reader);
 	if (reader.at != reader.end)
 		refuse(&reader, "something follows its end");
 	if (reader.no_memory)

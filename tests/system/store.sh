@@ -1,0 +1,121 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# The records of snapshots: what a snapshot costs, retention, deletion of what others are written against, a lost or damaged
+# index, what an interrupted capture leaves, the safety snapshot.
+set -u
+. "${srcdir:-$(dirname "$0")}/lib.sh"
+mkdir "$scratch/ws" && cd "$scratch/ws" || exit 1
+
+for n in 1 2 3 4 5 6 7 8 9; do
+	mkdir "d$n"
+	for m in 1 2 3 4 5 6 7 8 9; do echo "file $n $m" >"d$n/f$m"; done
+done
+# What was written just now is read again by the next snapshot; this test wants to see what is not.
+find . -exec touch -h -d '2020-02-02 02:02:02.5' {} +
+records() { echo "$MOAT_HOME"/workspaces/*/snapshots; }
+size_of() { # SNAP: bytes of its record and of its pack
+	cat "$(records)/$1/manifest" "$MOAT_HOME"/workspaces/*/store/archive/"$1"*.tar.lz4 | wc -c
+}
+take() {
+	expect 0 'a snapshot is taken' snapshot create "$@"
+	cat "$scratch/out"
+}
+field() { # SNAP FIELD
+	"$MOAT" snapshot list --json | jq -r --arg id "$1" ".[] | select(.id == \$id) | .$2"
+}
+# The clock of the filesystem must have moved on, so that what is there now counts as old.
+settle() {
+	touch "$scratch/before"
+	limit=$(($(date +%s%N) + 50000000))
+	while [ "$(date +%s%N)" -lt $limit ]; do touch "$scratch/after"; done
+}
+
+settle
+one=$(take --label first)
+check 'the first is whole' test "$(field "$one" parent)" = null
+two=$(take)
+check 'an unchanged tree costs next to nothing' test "$(size_of "$two")" -lt 2500
+echo edited >d5/f5
+settle
+three=$(take)
+check 'an edit costs the edit' test "$(size_of "$three")" -lt 3500
+expect 0 'all are whole' snapshot verify
+
+# -- the safety snapshot
+expect 0 'a restore with nothing to do' snapshot restore "$three"
+check 'takes no snapshot' test "$("$MOAT" snapshot list --json | jq length)" = 3
+expect 0 'back to the second' snapshot restore "$two"
+check 'the newest serves as safety snapshot' printed "^$three\$"
+expect 0 'and forth' snapshot restore "$three"
+check 'what is there now is in no newest snapshot' test "$("$MOAT" snapshot list --json | jq length)" = 4
+safety=$(cat "$scratch/out")
+check 'a safety snapshot' test "$(field "$safety" type)" = safety
+check 'it was restored' grep -q edited d5/f5
+check 'its label tells why' test "$(field "$safety" label)" = "before restoring $three"
+
+# -- deletion of what others are written against
+expect 0 'the first is deleted' snapshot delete "$one"
+check 'it is in no list' test "$("$MOAT" snapshot list --json | jq "map(select(.id == \"$one\")) | length")" = 0
+check 'its manifest stays' test -f "$(records)/.base-$one/manifest"
+expect 0 'the others are whole' snapshot verify
+expect 0 'and can be restored' snapshot restore --to "$scratch/out-two" "$two"
+check 'exactly' test "$(cat "$scratch/out-two/d5/f5")" = 'file 5 5'
+
+# -- a lost index
+for lost in everything one record manifest; do
+	case $lost in
+	everything) rm -r "$(records)" ;;
+	one) rm -r "$(records)/$two" ;;
+	record) printf x | dd of="$(records)/$two/snapshot.json" bs=1 seek=20 conv=notrunc 2>/dev/null ;;
+	manifest) printf x | dd of="$(records)/$two/manifest" bs=1 seek=60 conv=notrunc 2>/dev/null ;;
+	esac
+	case $lost in
+	everything) ;;
+	one) check 'control: one is missing' test "$("$MOAT" snapshot list --json 2>/dev/null | jq length)" = 2 ;;
+	*) expect 1 "$lost: verify finds it" snapshot verify ;;
+	esac
+	[ $lost = everything ] || expect 0 "$lost: recover" recover
+	moat snapshot list
+	check "$lost: all are there again" test "$(grep -c '^snap_' "$scratch/out")" = 3
+	check "$lost: as they were" test "$(field "$safety" type) $(field "$three" parent)" = "safety $two"
+	check "$lost: with the label" test "$(field "$safety" label)" = "before restoring $three"
+	expect 0 "$lost: and whole" snapshot verify
+	expect 0 "$lost: nothing more to do" recover
+	check "$lost: it says so" said 'nothing was interrupted'
+done
+
+# -- what dies within a capture leaves nothing
+if strace -f -qq -o /dev/null true 2>/dev/null; then
+	echo more >d1/new
+	ls -A "$(records)" "$MOAT_HOME"/workspaces/*/store/archive >"$scratch/before.list"
+	for call in fsync:1 fsync:2 fsync:3 fsync:4 fsync:5 renameat:1 rename:1; do
+		strace -f -qq -o /dev/null -e trace="${call%:*}" -e inject="${call%:*}:signal=KILL:when=${call#*:}" \
+			"$MOAT" snapshot create >/dev/null 2>&1
+		[ $? -eq 137 ] || continue
+		moat recover
+		ls -A "$(records)" "$MOAT_HOME"/workspaces/*/store/archive >"$scratch/after.list"
+		if cmp -s "$scratch/before.list" "$scratch/after.list"; then pass; else fail "killed before $call: something is left"; fi
+	done
+	rm d1/new
+fi
+
+# -- retention
+expect 2 'prune without limits is refused' snapshot prune
+expect 2 'prune of nothing' snapshot prune --keep 0
+for n in 1 2 3; do echo "$n" >d9/f9; take >/dev/null; done
+moat snapshot prune --keep 2 --dry-run
+check 'a dry run tells' test "$(grep -c '^snap_' "$scratch/out")" = 4
+check 'and does nothing' test "$("$MOAT" snapshot list --json | jq length)" = 6
+expect 0 'prune' snapshot prune --keep 2
+check 'the newest stay' test "$("$MOAT" snapshot list --json | jq length)" = 2
+expect 0 'and are whole' snapshot verify
+newest=$("$MOAT" snapshot list --json | jq -r '.[0].id')
+expect 0 'prune by size' snapshot prune --max-bytes 1
+check 'the newest always stays' test "$("$MOAT" snapshot list --json | jq -r '.[].id')" = "$newest"
+printf 'snapshots:\n  retention:\n    max_count: 3\n' >moat.yaml
+for n in 1 2 3 4; do echo "$n" >d9/f9; take >/dev/null; done
+check 'retention by moat.yaml' test "$("$MOAT" snapshot list --json | jq length)" = 3
+check 'it is told' said 'snapshots.retention: deleted snap_'
+expect 0 'all deleted' snapshot delete $("$MOAT" snapshot list --json | jq -r '.[].id')
+check 'nothing is left' test -z "$(find "$MOAT_HOME"/workspaces/*/store "$(records)" -type f)"
+finish
