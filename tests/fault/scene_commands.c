@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The commands that are disturbed. */
+#include "scene.h"
+
+const struct scene_command scene_commands[] = {
+	{.title = "create", .setup = "ce", .arguments = {"snapshot", "create"}},
+	{.title = "first create", .setup = "", .arguments = {"snapshot", "create"}, .first = true},
+	{.title = "restore",
+	 .setup = "ce",
+	 .arguments = {"snapshot", "restore", "%1"},
+	 .changes = true,
+	 .safety = true},
+	{.title = "restore without safety",
+	 .setup = "ce",
+	 .arguments = {"snapshot", "restore", "--no-safety", "%1"},
+	 .changes = true},
+	{.title = "rollback",
+	 .setup = "re",
+	 .arguments = {"rollback", "fault"},
+	 .changes = true,
+	 .safety = true},
+	{.title = "delete the older", .setup = "cec", .arguments = {"snapshot", "delete", "%1"}},
+	{.title = "delete the newer", .setup = "cec", .arguments = {"snapshot", "delete", "%2"}},
+	{.title = "prune",
+	 .setup = "cec",
+	 .arguments = {"snapshot", "prune", "--keep", "1"},
+	 .needs = "snapshot prune"},
+	{.title = "undo",
+	 .setup = "ceb",
+	 .arguments = {"undo"},
+	 .needs = "undo",
+	 .changes = true,
+	 .safety = true},
+	{0},
+};
