@@ -14,6 +14,7 @@
 #include "common/fs.h"
 #include "core/interrupt.h"
 #include "core/log.h"
+#include "core/progress.h"
 #include "core/terminal.h"
 #include "core/txn.h"
 
@@ -326,6 +327,17 @@ check_readable(void *context, const struct diff_item *item, struct moat_error *e
 }
 
 static int
+commit(struct txn *txn, const struct workspace *workspace, struct moat_error *err)
+{
+	int result;
+
+	progress_begin("restoring %s", workspace->path);
+	result = txn_commit(txn, err);
+	progress_end();
+	return result;
+}
+
+static int
 restore_in_place(struct app *app, const struct snap *snap, const struct restore_options *options,
 		 struct moat_error *err)
 {
@@ -364,7 +376,7 @@ restore_in_place(struct app *app, const struct snap *snap, const struct restore_
 	if (!txn_is_empty(txn) && !options->no_safety &&
 	    snap_safety(app, workspace, snap, desired, live, &safety, err) < 0)
 		return moat_wrap(err, "no safety snapshot, so nothing was restored");
-	if (txn_commit(txn, err) < 0)
+	if (commit(txn, workspace, err) < 0)
 		return moat_wrap(err, "restore %s", snap->id);
 	openings.settled = desired;
 	return print_result(app, snap, workspace->path, safety, txn_counts(txn), err);
@@ -417,7 +429,7 @@ restore_into(struct app *app, const struct snap *snap, const struct restore_opti
 		return -1;
 	if (options->dry_run)
 		return print_plan(app, txn, err);
-	if (txn_commit(txn, err) < 0)
+	if (commit(txn, target, err) < 0)
 		return moat_wrap(err, "restore %s into %s", snap->id, options->to);
 	return print_result(app, snap, target->path, NULL, txn_counts(txn), err);
 }

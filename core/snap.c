@@ -15,6 +15,7 @@
 #include "common/text.h"
 #include "core/interrupt.h"
 #include "core/log.h"
+#include "core/progress.h"
 #include "core/snap_internal.h"
 #include "core/tree.h"
 
@@ -490,8 +491,10 @@ snap_create(struct app *app, const struct workspace *workspace, const struct sna
 	}
 	/* Cancelled, it clears away what it made. */
 	interrupt_hold(&saved);
+	progress_begin("snapshot of %s", workspace->path);
 	if (snap_clear_leftovers(app, workspace, err) == 0)
 		result = take(app, workspace, options, plugin, ret, err);
+	progress_end();
 	interrupt_release(&saved);
 	return result < 0 ? moat_wrap(err, "snapshot of %s", workspace->path) : 0;
 }
