@@ -14,7 +14,7 @@
 #include "common/buf.h"
 #include "common/fs.h"
 #include "core/log.h"
-#include "core/txn.h"
+#include "core/txn_internal.h"
 #include "tests/fuzz/fuzz-plan.h"
 
 #define TXN "txn_0123456789ab"
@@ -84,6 +84,7 @@ make_trees(void)
 	make_directory("ws");
 	make_directory("ws/d");
 	make_directory("ws/e");
+	make_directory("ws/f");
 	make_file(world.fd, "ws/a", "a");
 	make_file(world.fd, "ws/d/b", "b");
 	FUZZ_CHECK(symlinkat("../outside", world.fd, "ws/out") == 0);
@@ -92,20 +93,26 @@ make_trees(void)
 	make_directory("home/txn/" TXN);
 }
 
-static void
-make_stage(const char *stage)
-{
-	char path[128];
+#define STAGE_INSIDE "ws/" INSIDE
+#define STAGE_OUTSIDE "home/txn/" TXN "/stage"
 
-	make_directory(stage);
-	for (int i = 0; i < 4; i++) {
-		(void) snprintf(path, sizeof path, "%s/n%d", stage, i);
-		make_file(world.fd, path, "new");
-		(void) snprintf(path, sizeof path, "%s/o%d", stage, i);
-		make_file(world.fd, path, "old");
+/* Both places where a stage can be hold the same objects. */
+static void
+make_stages(void)
+{
+	make_directory(STAGE_INSIDE);
+	make_directory(STAGE_OUTSIDE);
+	for (int i = 0; i < 8; i++) {
+		char inside[64], outside[64];
+
+		(void) snprintf(inside, sizeof inside, STAGE_INSIDE "/n%d", i);
+		(void) snprintf(outside, sizeof outside, STAGE_OUTSIDE "/n%d", i);
+		if (i % 2 == 0)
+			make_file(world.fd, inside, "n");
+		else
+			FUZZ_CHECK(symlinkat("../../outside", world.fd, inside) == 0);
+		FUZZ_CHECK(linkat(world.fd, inside, world.fd, outside, 0) == 0);
 	}
-	(void) snprintf(path, sizeof path, "%s/n4", stage);
-	FUZZ_CHECK(symlinkat("../../outside", world.fd, path) == 0);
 }
 
 static struct buf *seen;
@@ -183,16 +190,49 @@ put_json(int dirfd, const char *name, const uint8_t *data, size_t size)
 	json_decref(object);
 }
 
+/* Inodes that could not be guessed; one that is 0 stays wrong. */
+static void
+set_inodes(struct plan *plan)
+{
+	int ws = openat(world.fd, "ws", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct stat st;
+
+	for (size_t i = 0; i < plan->from->count; i++) {
+		struct moat_entry *entry = (struct moat_entry *) plan->from->entries[i];
+
+		if (entry->ino != 0 && entry->path[0] != '\0' &&
+		    fstatat(ws, entry->path, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			entry->ino = st.st_ino;
+	}
+	close(ws);
+	for (size_t i = 0; i < plan->count; i++) {
+		char name[64];
+
+		(void) snprintf(name, sizeof name, STAGE_INSIDE "/n%llx",
+				(unsigned long long) plan->ops[i].number);
+		if (plan->ops[i].ino != 0 && fstatat(world.fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			plan->ops[i].ino = st.st_ino;
+	}
+}
+
 static void
 put_plan(int dirfd, const uint8_t *data, size_t size)
 {
-	uint8_t *copy = fuzz_copy(data, size);
+	AUTO_FREE uint8_t *copy = fuzz_copy(data, size);
+	AUTO_BUF struct buf encoded = {0};
+	struct plan plan = {0};
 	int fd = openat(dirfd, "plan", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
 	fuzz_fix_plan(copy, size);
-	FUZZ_CHECK(fd >= 0 && fs_write_all(fd, copy, size, "plan", NULL) == 0);
+	if (plan_decode(copy, size, &plan, NULL) == 0) {
+		set_inodes(&plan);
+		FUZZ_CHECK(plan_encode(&plan, &encoded, NULL) == 0);
+	} else {
+		buf_append(&encoded, copy, size);
+	}
+	plan_free(&plan);
+	FUZZ_CHECK(fd >= 0 && fs_write_all(fd, encoded.data, encoded.size, "plan", NULL) == 0);
 	close(fd);
-	free(copy);
 }
 
 static void
@@ -240,8 +280,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (world.home == NULL)
 		make_world();
 	make_trees();
-	make_stage("ws/" INSIDE);
-	make_stage("home/txn/" TXN "/stage");
+	make_stages();
 	put_journal(data, size);
 	look(&before);
 	/* Twice, as the next command would. */

@@ -74,6 +74,7 @@ make_manifest(bool to)
 	else
 		add(manifest, "d/b", MOAT_FILE, NULL, 4);
 	add(manifest, "e", MOAT_DIRECTORY, NULL, 6);
+	add(manifest, to ? "g" : "f", MOAT_DIRECTORY, NULL, 8);
 	FUZZ_CHECK(manifest_seal(manifest, NULL) == 0);
 	return manifest;
 }
@@ -155,18 +156,23 @@ make_plans(void)
 	static const struct {
 		enum op_kind kind;
 		const char *from, *to;
+		uint64_t number; /* even ones are files in the stage, odd ones links */
 	} ops[] = {
-		{OP_OPEN, "d", NULL},   {OP_DELETE, "d/b", NULL}, {OP_RMDIR, "e", NULL},
-		{OP_CREATE, NULL, "e"}, {OP_CREATE, NULL, "d/c"}, {OP_REPLACE, "a", "a"},
-		{OP_META, "a", "a"},    {OP_DIRMETA, "d", "d"},   {OP_DIRMETA, "", ""},
+		{OP_OPEN, "d", NULL, 10},   {OP_DELETE, "d/b", NULL, 11}, {OP_RMDIR, "f", NULL, 12},
+		{OP_CREATE, NULL, "g", 13}, {OP_CREATE, NULL, "d/c", 1},  {OP_REPLACE, "a", "a", 0},
+		{OP_META, "a", "a", 14},    {OP_DIRMETA, "d", "d", 15},   {OP_DIRMETA, "", "", 16},
 	};
 
-	for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++)
-		FUZZ_CHECK(
+	for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++) {
+		struct op *op =
 			plan_add(&plan, ops[i].kind,
 				 ops[i].from == NULL ? -1 : manifest_find(plan.from, ops[i].from),
-				 ops[i].to == NULL ? -1 : manifest_find(plan.to, ops[i].to)) !=
-			NULL);
+				 ops[i].to == NULL ? -1 : manifest_find(plan.to, ops[i].to));
+
+		FUZZ_CHECK(op != NULL);
+		op->number = ops[i].number;
+		op->ino = 1; /* the right one is put in its place */
+	}
 	FUZZ_CHECK(plan_encode(&plan, &encoded, &err) == 0);
 	put("plan", "all", 1, &encoded);
 	put("plan", "digest", 0, &encoded);
