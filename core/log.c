@@ -12,6 +12,7 @@
 
 #include "common/buf.h"
 #include "common/text.h"
+#include "core/progress.h"
 
 static atomic_int verbosity_now;
 static atomic_bool raw_now;
@@ -73,6 +74,7 @@ emit(const char *prefix, const char *format, va_list args)
 	char text[4096];
 	AUTO_BUF struct buf line = {0};
 	int n = vsnprintf(text, sizeof text, format, args);
+	bool paused;
 
 	if (n < 0)
 		text[0] = '\0';
@@ -81,10 +83,12 @@ emit(const char *prefix, const char *format, va_list args)
 	buf_string(&line, prefix);
 	text_escape(&line, text, strlen(text));
 	buf_string(&line, end);
+	paused = progress_pause();
 	if (buf_check(&line, NULL) < 0)
 		write_plain(prefix, text, end);
 	else
 		write_line(line.data, line.size);
+	progress_resume(paused);
 	errno = saved_errno;
 }
 

@@ -14,6 +14,7 @@
 #include "common/fs.h"
 #include "core/interrupt.h"
 #include "core/log.h"
+#include "core/progress.h"
 #include "core/terminal.h"
 #include "core/txn.h"
 #include "core/undo.h"
@@ -399,6 +400,17 @@ going_back_free(struct going_back *back)
 }
 #define AUTO_GOING_BACK CLEANUP(going_back_free)
 
+static int
+commit(struct txn *txn, const struct workspace *workspace, struct moat_error *err)
+{
+	int result;
+
+	progress_begin("restoring %s", workspace->path);
+	result = txn_commit(txn, err);
+	progress_end();
+	return result;
+}
+
 /* From the plan to the end of it. */
 static int
 carry_out(struct going_back *back, struct txn *txn, struct moat_error *err)
@@ -419,7 +431,7 @@ carry_out(struct going_back *back, struct txn *txn, struct moat_error *err)
 	txn_record(txn, back->snap->id, safety == NULL ? NULL : safety->id, back->undoes);
 	if (back->prelude != NULL)
 		txn_use_prelude(txn, back->prelude);
-	if (txn_commit(txn, err) < 0)
+	if (commit(txn, back->workspace, err) < 0)
 		return moat_wrap(err, "restore %s", back->snap->id);
 	return print_result(back, back->workspace->path, safety, txn_counts(txn), err);
 }
@@ -639,7 +651,7 @@ restore_into(struct app *app, const struct snap *snap, const struct restore_opti
 		return print_plan(app, txn, err);
 	if (prelude != NULL)
 		txn_use_prelude(txn, prelude);
-	if (txn_commit(txn, err) < 0)
+	if (commit(txn, target, err) < 0)
 		return moat_wrap(err, "restore %s into %s", snap->id, options->to);
 	return print_result(&back, target->path, NULL, txn_counts(txn), err);
 }

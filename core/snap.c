@@ -14,6 +14,7 @@
 #include "common/text.h"
 #include "core/interrupt.h"
 #include "core/log.h"
+#include "core/progress.h"
 #include "core/snap_internal.h"
 #include "core/tree.h"
 
@@ -291,8 +292,10 @@ snap_create(struct app *app, const struct workspace *workspace, const struct sna
 	}
 	/* Cancelled, it clears away what it made. */
 	interrupt_hold(&saved);
+	progress_begin("snapshot of %s", workspace->path);
 	if (snap_clear_leftovers(app, workspace, NULL, err) == 0)
 		result = take(&making, ret, err);
+	progress_end();
 	interrupt_release(&saved);
 	return result < 0 ? moat_wrap(err, "snapshot of %s", workspace->path) : 0;
 }
@@ -448,8 +451,10 @@ snap_safety(struct app *app, const struct workspace *workspace, const struct sna
 	if (choose_plugin(app, workspace, NULL, &making.plugin, err) < 0)
 		return -1;
 	interrupt_hold(&saved);
+	progress_begin("snapshot of %s", workspace->path);
 	if (snap_clear_leftovers(app, workspace, NULL, err) == 0)
 		result = take_safety(&making, snap, desired, live, ret, err);
+	progress_end();
 	interrupt_release(&saved);
 	return result < 0 ? moat_wrap(err, "snapshot of %s", workspace->path) : 0;
 }

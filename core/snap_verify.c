@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/fs.h"
+#include "core/progress.h"
 #include "core/snap_internal.h"
 
 struct verifying {
@@ -16,6 +17,15 @@ struct verifying {
 	bool *seen; /* per entry of the list: done or damaged */
 	pthread_mutex_t lock;
 };
+
+static void
+tell(struct verifying *verifying, const struct moat_entry *entry, const char *why)
+{
+	bool paused = progress_pause();
+
+	verifying->damaged(verifying->context, entry->path, why);
+	progress_resume(paused);
+}
 
 static int
 verify_done(const struct moat_extract *extract, size_t index, int fd, uint64_t size,
@@ -30,8 +40,7 @@ verify_done(const struct moat_extract *extract, size_t index, int fd, uint64_t s
 	verifying->seen[index] = true;
 	if (size != entry->size ||
 	    ((entry->flags & MOAT_HAS_HASH) != 0 && memcmp(hash, entry->hash, MOAT_HASH_SIZE) != 0))
-		verifying->damaged(verifying->context, entry->path,
-				   "its content is not what the snapshot took");
+		tell(verifying, entry, "its content is not what the snapshot took");
 	pthread_mutex_unlock(&verifying->lock);
 	return 0;
 }
@@ -44,7 +53,7 @@ verify_damaged(const struct moat_extract *extract, size_t index, const struct mo
 
 	pthread_mutex_lock(&verifying->lock);
 	verifying->seen[index] = true;
-	verifying->damaged(verifying->context, extract->entries->items[index]->path, why->message);
+	tell(verifying, extract->entries->items[index], why->message);
 	pthread_mutex_unlock(&verifying->lock);
 	return 0;
 }
@@ -61,13 +70,17 @@ read_back(struct backend *backend, const char *ref, const struct moat_entries *e
 		.done = verify_done,
 		.damaged = verify_damaged,
 	};
+	int result;
 
-	if (snapshot_verify(backend, &extract, err) < 0)
+	progress_begin("verifying %s", ref);
+	result = snapshot_verify(backend, &extract, err);
+	progress_end();
+	if (result < 0)
 		return -1;
 	for (size_t i = 0; i < entries->count; i++)
 		if (!verifying->seen[i])
-			verifying->damaged(verifying->context, entries->items[i]->path,
-					   "the backend has nothing to say about it");
+			tell(verifying, entries->items[i],
+			     "the backend has nothing to say about it");
 	return 0;
 }
 

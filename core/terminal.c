@@ -122,9 +122,8 @@ stdout_check(struct moat_error *err)
 	return -1;
 }
 
-/* Terminal columns that the text takes.  What the locale cannot decode counts one for each byte. */
-static size_t
-display_width(const char *text)
+size_t
+text_columns(const char *text)
 {
 	size_t width = 0, left = strlen(text);
 	mbstate_t state = {0};
@@ -209,7 +208,7 @@ table_add(struct table *table, const char *const *cells)
 			table->failed = true;
 			return;
 		}
-		width = display_width(row->cells[i]);
+		width = text_columns(row->cells[i]);
 		if (width > table->widths[i])
 			table->widths[i] = width;
 	}
@@ -227,7 +226,7 @@ print_row(const struct table *table, const struct row *row, bool bold)
 		out_text(color_code(COLOR_BOLD));
 	for (size_t i = 0; i < last; i++) {
 		out("%*s%s", (int) pending, "", row->cells[i]);
-		pending = table->widths[i] - display_width(row->cells[i]) + COLUMN_GAP;
+		pending = table->widths[i] - text_columns(row->cells[i]) + COLUMN_GAP;
 	}
 	out_text(bold ? "\033[0m\n" : "\n");
 }

@@ -19,6 +19,9 @@ enum color {
 	COLOR_CYAN
 };
 
+/* Terminal columns that the text takes.  What the locale cannot decode counts one for each byte. */
+size_t text_columns(const char *text);
+
 /* Rows of cells, escaped when added, aligned by display width when printed. */
 struct table;
 struct table *table_new(const char *const *headers);                      /* NULL-terminated */
