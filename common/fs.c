@@ -250,6 +250,19 @@ fs_open_stream(int rootfd, const char *path, struct moat_error *err)
 	return NULL;
 }
 
+int
+fs_read_name(DIR *stream, struct dirent **ret, struct moat_error *err)
+{
+	do {
+		errno = 0;
+		*ret = readdir(stream);
+		if (*ret == NULL && errno != 0)
+			return moat_fail_errno(err, "read a directory");
+	} while (*ret != NULL &&
+		 (strcmp((*ret)->d_name, ".") == 0 || strcmp((*ret)->d_name, "..") == 0));
+	return *ret != NULL;
+}
+
 /* -------------------------------------------------------------------------------- whole files */
 
 /* Reads until the end, or until there are more than `max` bytes. */

@@ -25,6 +25,9 @@ int fs_open_parent(int rootfd, const char *path, const char **ret_name, struct m
 /* Reads the directory `path' below rootfd, opened that way; the caller closes the stream.  NULL:
  * *err. */
 DIR *fs_open_stream(int rootfd, const char *path, struct moat_error *err);
+/* The next name in it, but for "." and "..": 1; 0: there are no more; -1: *err.  (The end and a failure
+ * of readdir(3) look alike, and a list that is cut short is a danger where it says what to keep.) */
+int fs_read_name(DIR *stream, struct dirent **ret, struct moat_error *err);
 /* Makes fs_open_beneath() use the walk, for tests. */
 void fs_force_walk(bool on);
 
@@ -32,6 +35,8 @@ void fs_force_walk(bool on);
  * the caller. A file that does not exist: MOAT_NOT_FOUND. */
 int fs_read(int dirfd, const char *name, size_t max, char **ret, size_t *ret_size,
 	    struct moat_error *err);
+/* What the names of the temporary files of fs_write_atomic() begin with; a crash may leave one. */
+#define FS_TEMPORARY_PREFIX ".moat-tmp_"
 /* Replaces a file so that after a crash it is wholly old or wholly new: a temporary file beside it,
  * fsync, rename, fsync of the directory. */
 int fs_write_atomic(int dirfd, const char *name, const void *data, size_t size, mode_t mode,

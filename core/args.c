@@ -167,11 +167,16 @@ complain_unknown_option(struct parser *parser, const char *name, char letter)
 static int
 option_set_init(struct option_set *set, const struct option_spec *specs, struct moat_error *err)
 {
+	size_t count = 0;
+
+	while (specs != NULL && specs[count].name != NULL)
+		count++;
 	set->specs = specs;
-	while (specs != NULL && specs[set->count].name != NULL)
-		set->count++;
-	set->given = calloc(set->count + 1, sizeof *set->given);
-	return set->given != NULL ? 0 : moat_fail_memory(err);
+	set->given = calloc(count + 1, sizeof *set->given);
+	if (set->given == NULL)
+		return moat_fail_memory(err);
+	set->count = count;
+	return 0;
 }
 
 static void

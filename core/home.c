@@ -321,6 +321,16 @@ workspace_open_known(const struct home *home, const char *hash, struct workspace
 	return 0;
 }
 
+bool
+workspace_is_unfinished(const struct home *home, const char *hash)
+{
+	AUTO_CLOSE int fd = fs_open_directory(home->workspaces_fd, hash, false, NULL);
+
+	return fd >= 0 && faccessat(fd, "workspace.json", F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
+	       errno == ENOENT && faccessat(fd, "snapshots", F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
+	       faccessat(fd, "store", F_OK, AT_SYMLINK_NOFOLLOW) < 0;
+}
+
 int
 workspace_check_record(const struct workspace *workspace, struct moat_error *err)
 {

@@ -46,6 +46,9 @@ int workspace_open_known(const struct home *home, const char *hash, struct works
 			 struct moat_error *err);
 /* Whether its record is, byte for byte, what was written once. */
 int workspace_check_record(const struct workspace *workspace, struct moat_error *err);
+/* True when somebody died before the directory of a workspace had its record: the next who opens that
+ * workspace goes on with it. */
+bool workspace_is_unfinished(const struct home *home, const char *hash);
 void workspace_close(struct workspace *workspace);
 void cleanup_workspace(struct workspace **workspace);
 #define AUTO_WORKSPACE CLEANUP(cleanup_workspace)

@@ -234,10 +234,11 @@ run_list(const struct home *home, struct run_list *ret, struct moat_error *err)
 	AUTO_CLOSEDIR DIR *stream = fs_open_stream(home->runs_fd, "", err);
 	AUTO_RUN_LIST struct run_list list = {0};
 	struct dirent *entry;
+	int next;
 
 	if (stream == NULL)
 		return moat_wrap(err, "the runs in `%s'", home->path);
-	while ((entry = readdir(stream)) != NULL) {
+	while ((next = fs_read_name(stream, &entry, err)) > 0) {
 		struct moat_error local = MOAT_ERROR_INIT;
 		struct run *run = NULL, **more;
 
@@ -256,6 +257,8 @@ run_list(const struct home *home, struct run_list *ret, struct moat_error *err)
 		list.items = more;
 		list.items[list.count++] = run;
 	}
+	if (next < 0)
+		return moat_wrap(err, "the runs in `%s'", home->path);
 	if (list.count > 0)
 		qsort(list.items, list.count, sizeof(*list.items), newest_first);
 	*ret = list;

@@ -99,21 +99,21 @@ int snap_delete_list(struct app *app, const struct workspace *workspace,
 		     const struct snap_list *list, struct moat_error *err);
 /* Removes it, and from the store what no other snapshot needs. */
 int snap_delete(struct app *app, const struct snap *snap, struct moat_error *err);
+struct snap_recovery {
+	uint64_t cleared, rebuilt, failed;
+};
 /* Removes what an interrupted capture, deletion or import left.  The workspace's lock must be held.
- * ret_cleared: increased by what was found; may be NULL. */
-int snap_clear_leftovers(struct app *app, const struct workspace *workspace, uint64_t *ret_cleared,
-			 struct moat_error *err);
+ * What cannot be removed is warned of, and counted.  ret: added to; may be NULL. */
+int snap_clear_leftovers(struct app *app, const struct workspace *workspace,
+			 struct snap_recovery *ret, struct moat_error *err);
 /* Makes the records that are missing or damaged again, from what the store holds.  The workspace's
  * lock must be held.  ret_rebuilt: increased. */
 int snap_rebuild(struct app *app, const struct workspace *workspace, uint64_t *ret_rebuilt,
 		 struct moat_error *err);
 /* Does so for every workspace whose list of snapshots is gone as a whole. */
 int snap_rebuild_lost(struct app *app, struct moat_error *err);
-/* Both of the above in every workspace that nobody works in just now.  What could not be done is
+/* Clears and rebuilds in every workspace that nobody works in just now.  What could not be done is
  * warned of and counted. */
-struct snap_recovery {
-	uint64_t cleared, rebuilt, failed;
-};
 int snap_recover(struct app *app, struct snap_recovery *ret, struct moat_error *err);
 
 /* Gives back content of the snapshot: extract has entries, place, done, damaged and context; ref is

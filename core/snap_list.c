@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The records of snapshots: listing them, finding one. */
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,32 +58,39 @@ list_directory(int all_fd, const char *hash, bool strict, struct snap_list *list
 {
 	AUTO_CLOSEDIR DIR *stream = fs_open_stream(all_fd, "", err);
 	struct dirent *entry;
+	int next;
 
 	if (stream == NULL)
 		return moat_wrap(err, "the snapshots");
-	while ((entry = readdir(stream)) != NULL) {
+	while ((next = fs_read_name(stream, &entry, err)) > 0) {
 		struct moat_error local = MOAT_ERROR_INIT;
 		struct snap *snap = NULL;
 
 		if (!snap_is_id(entry->d_name))
 			continue;
 		if (snap_read_record(all_fd, entry->d_name, entry->d_name, hash, &snap, &local) <
-		    0) {
-			bool there =
-				faccessat(all_fd, entry->d_name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-
-			if (there && strict)
-				return moat_error_set(err, local.code, local.sys_errno, "%s",
-						      local.message);
+			    0 ||
+		    (strict && snap_check_record(all_fd, entry->d_name, snap, &local) < 0)) {
+			snap_free(snap);
 			/* Deleted by somebody else just now is no damage. */
-			if (there)
+			bool gone =
+				local.code == MOAT_NOT_FOUND &&
+				faccessat(all_fd, entry->d_name, F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
+				errno == ENOENT;
+
+			if (!gone && strict)
+				return moat_error_set(
+					err, local.code, local.sys_errno,
+					"%s; `moat recover' may make its record again",
+					local.message);
+			if (!gone)
 				log_warning("%s", local.message);
 			continue;
 		}
 		if (snap_list_append(list, snap, err) < 0)
 			return -1;
 	}
-	return 0;
+	return next < 0 ? moat_wrap(err, "the snapshots") : 0;
 }
 
 int
@@ -112,22 +120,29 @@ snap_list_all(const struct home *home, struct snap_list *ret, struct moat_error 
 	AUTO_CLOSEDIR DIR *stream = fs_open_stream(home->workspaces_fd, "", err);
 	AUTO_SNAP_LIST struct snap_list list = {0};
 	struct dirent *entry;
+	int next;
 
 	if (stream == NULL)
 		return moat_wrap(err, "the workspaces in `%s'", home->path);
-	while ((entry = readdir(stream)) != NULL) {
+	while ((next = fs_read_name(stream, &entry, err)) > 0) {
 		AUTO_CLOSE int state_fd = -1, all_fd = -1;
+		struct moat_error why = MOAT_ERROR_INIT;
 
 		if (entry->d_name[0] == '.')
 			continue;
-		state_fd = fs_open_directory(home->workspaces_fd, entry->d_name, false, NULL);
-		all_fd = state_fd < 0 ? -1 : fs_open_directory(state_fd, "snapshots", false, NULL);
+		state_fd = fs_open_directory(home->workspaces_fd, entry->d_name, false, &why);
+		all_fd = state_fd < 0 ? -1 : fs_open_directory(state_fd, "snapshots", false, &why);
+		if (all_fd < 0 && why.code != MOAT_NOT_FOUND)
+			return moat_error_set(err, why.code, why.sys_errno, "workspaces/%s: %s",
+					      entry->d_name, why.message);
 		/* A workspace without snapshots yet. */
 		if (all_fd < 0)
 			continue;
 		if (list_directory(all_fd, entry->d_name, false, &list, err) < 0)
 			return -1;
 	}
+	if (next < 0)
+		return moat_wrap(err, "the workspaces in `%s'", home->path);
 	snap_list_sort(&list);
 	*ret = list;
 	list = (struct snap_list){0};

@@ -38,6 +38,7 @@ is_sound(const struct rebuilding *r, const char *id)
 		if (faccessat(r->all_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 			return snap_read_record(r->all_fd, name, id, r->workspace->hash, &snap,
 						NULL) == 0 &&
+			       snap_check_record(r->all_fd, name, snap, NULL) == 0 &&
 			       snap_manifest(r->app->home, snap, &manifest, NULL) == 0;
 	}
 	return false;
@@ -201,17 +202,21 @@ snap_rebuild(struct app *app, const struct workspace *workspace, uint64_t *ret_r
 	AUTO_CLOSE int all_fd = snap_directory(workspace, err);
 	AUTO_CLOSE int stores_fd = -1;
 	AUTO_CLOSEDIR DIR *stream = NULL;
+	struct moat_error why = MOAT_ERROR_INIT;
 	struct dirent *entry;
+	int next;
 
 	if (all_fd < 0)
 		return -1;
-	stores_fd = fs_open_directory(workspace->state_fd, "store", false, NULL);
+	stores_fd = fs_open_directory(workspace->state_fd, "store", false, &why);
+	if (stores_fd < 0 && why.code != MOAT_NOT_FOUND)
+		return moat_error_set(err, why.code, why.sys_errno, "%s", why.message);
 	if (stores_fd < 0)
 		return 0;
 	stream = fs_open_stream(stores_fd, "", err);
 	if (stream == NULL)
 		return -1;
-	while ((entry = readdir(stream)) != NULL) {
+	while ((next = fs_read_name(stream, &entry, err)) > 0) {
 		struct rebuilding r = {.app = app,
 				       .workspace = workspace,
 				       .all_fd = all_fd,
@@ -227,7 +232,7 @@ snap_rebuild(struct app *app, const struct workspace *workspace, uint64_t *ret_r
 			return moat_wrap(err, "rebuild the list of snapshots of %s",
 					 workspace->path);
 	}
-	return 0;
+	return next;
 }
 
 /* ---------------------------------------------------------------------------- every workspace */
@@ -247,7 +252,7 @@ recover_one(struct app *app, const struct workspace *workspace, void *context,
 {
 	struct snap_recovery *counts = context;
 
-	if (snap_clear_leftovers(app, workspace, &counts->cleared, err) < 0)
+	if (snap_clear_leftovers(app, workspace, counts, err) < 0)
 		return -1;
 	return snap_rebuild(app, workspace, &counts->rebuilt, err);
 }
@@ -269,16 +274,18 @@ each_workspace(struct app *app, visit_fn *visit, void *context, struct moat_erro
 {
 	AUTO_CLOSEDIR DIR *stream = fs_open_stream(app->home->workspaces_fd, "", err);
 	struct dirent *entry;
-	int failed = 0;
+	int failed = 0, next;
 
 	if (stream == NULL)
 		return moat_wrap(err, "the workspaces in `%s'", app->home->path);
-	while ((entry = readdir(stream)) != NULL) {
+	while ((next = fs_read_name(stream, &entry, err)) > 0) {
 		AUTO_WORKSPACE struct workspace *workspace = NULL;
 		struct moat_error why = MOAT_ERROR_INIT;
 		AUTO_CLOSE int lock = -1;
 
 		if (entry->d_name[0] == '.')
+			continue;
+		if (workspace_is_unfinished(app->home, entry->d_name))
 			continue;
 		if (workspace_open_known(app->home, entry->d_name, &workspace, &why) == 0) {
 			lock = fs_lock(workspace->state_fd, "lock", true, false, &why);
@@ -290,7 +297,7 @@ each_workspace(struct app *app, visit_fn *visit, void *context, struct moat_erro
 		log_warning("workspaces/%s: %s", entry->d_name, why.message);
 		failed++;
 	}
-	return failed;
+	return next < 0 ? moat_wrap(err, "the workspaces in `%s'", app->home->path) : failed;
 }
 
 int
@@ -311,10 +318,11 @@ snap_rebuild_lost(struct app *app, struct moat_error *err)
 	uint64_t rebuilt = 0;
 	struct dirent *entry;
 	bool any = false;
+	int next = 0;
 
 	if (stream == NULL)
 		return -1;
-	while (!any && (entry = readdir(stream)) != NULL) {
+	while (!any && (next = fs_read_name(stream, &entry, err)) > 0) {
 		AUTO_CLOSE int fd = entry->d_name[0] == '.'
 					    ? -1
 					    : fs_open_directory(app->home->workspaces_fd,
@@ -322,5 +330,7 @@ snap_rebuild_lost(struct app *app, struct moat_error *err)
 
 		any = fd >= 0 && !has(fd, "snapshots") && has(fd, "store");
 	}
+	if (next < 0)
+		return -1;
 	return any && each_workspace(app, rebuild_if_lost, &rebuilt, err) < 0 ? -1 : 0;
 }

@@ -212,7 +212,8 @@ snap_check_record(int all_fd, const char *name, const struct snap *snap, struct 
 		return -1;
 	if (size == strlen(wanted) && memcmp(stored, wanted, size) == 0)
 		return 0;
-	return moat_fail(err, MOAT_CORRUPT, "its record (snapshot.json) was changed");
+	return moat_fail(err, MOAT_CORRUPT, "the record of %s (snapshot.json) was changed",
+			 snap->id);
 }
 
 /* ---------------------------------------------------------------------------------------- writing

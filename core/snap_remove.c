@@ -97,6 +97,19 @@ is_base(const struct snap_list *list, const char *id)
 	return false;
 }
 
+/* On its way out a directory loses its record before itself, or its manifest: what it had in the
+ * store is gone by then. */
+static int
+has_record(int all_fd, const char *name, struct moat_error *err)
+{
+	char path[SNAP_NAME_MAX + 16];
+
+	(void) snprintf(path, sizeof path, "%s/snapshot.json", name);
+	if (faccessat(all_fd, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return 1;
+	return errno == ENOENT ? 0 : moat_fail_errno(err, "look for `%s'", path);
+}
+
 /* Records that are in no list any more: of that prefix. */
 static int
 list_hidden(const struct workspace *workspace, int all_fd, const char *prefix_text,
@@ -105,21 +118,27 @@ list_hidden(const struct workspace *workspace, int all_fd, const char *prefix_te
 	AUTO_CLOSEDIR DIR *stream = fs_open_stream(all_fd, "", err);
 	const size_t prefix = strlen(prefix_text);
 	struct dirent *entry;
+	int next;
 
 	if (stream == NULL)
 		return moat_wrap(err, "the snapshots");
-	while ((entry = readdir(stream)) != NULL) {
+	while ((next = fs_read_name(stream, &entry, err)) > 0) {
 		struct snap *snap = NULL;
+		int there;
 
 		if (strncmp(entry->d_name, prefix_text, prefix) != 0 ||
 		    !snap_is_id(entry->d_name + prefix))
 			continue;
-		if (snap_read_record(all_fd, entry->d_name, entry->d_name + prefix, workspace->hash,
+		there = has_record(all_fd, entry->d_name, err);
+		if (there == 0)
+			continue;
+		if (there < 0 ||
+		    snap_read_record(all_fd, entry->d_name, entry->d_name + prefix, workspace->hash,
 				     &snap, err) < 0 ||
 		    snap_list_append(ret, snap, err) < 0)
 			return -1;
 	}
-	return 0;
+	return next < 0 ? moat_wrap(err, "the snapshots") : 0;
 }
 
 static int
@@ -398,6 +417,16 @@ clear_one(struct removal *removal, const char *name, struct moat_error *err)
 
 	if (strncmp(name, NEW_PREFIX, strlen(NEW_PREFIX)) == 0)
 		return remove_unfinished(removal, name, err) < 0 ? -1 : 1;
+	if ((strncmp(name, GONE_PREFIX, strlen(GONE_PREFIX)) == 0 ||
+	     strncmp(name, BASE_PREFIX, strlen(BASE_PREFIX)) == 0) &&
+	    snap_is_id(id)) {
+		int there = has_record(removal->all_fd, name, err);
+
+		if (there < 0)
+			return -1;
+		if (there == 0)
+			return fs_remove_tree(removal->all_fd, name, err) < 0 ? -1 : 1;
+	}
 	if (strncmp(name, GONE_PREFIX, strlen(GONE_PREFIX)) == 0 && snap_is_id(id))
 		return finish_removal(removal, name, id, err) < 0 ? -1 : 1;
 	if (strncmp(name, LOST_PREFIX, strlen(LOST_PREFIX)) == 0 ||
@@ -408,27 +437,29 @@ clear_one(struct removal *removal, const char *name, struct moat_error *err)
 	return 0;
 }
 
-/* Directories in which an import collected its files. */
+/* Directories in which an import collected its files, and files that were to replace others. */
 static int
-clear_imports(const struct workspace *workspace, uint64_t *cleared, struct moat_error *err)
+clear_strays(const struct workspace *workspace, uint64_t *cleared, struct moat_error *err)
 {
 	AUTO_CLOSEDIR DIR *stream = fs_open_stream(workspace->state_fd, "", err);
 	struct dirent *entry;
+	int next;
 
 	if (stream == NULL)
 		return -1;
-	while ((entry = readdir(stream)) != NULL) {
-		if (strncmp(entry->d_name, "import-", 7) != 0)
+	while ((next = fs_read_name(stream, &entry, err)) > 0) {
+		if (strncmp(entry->d_name, "import-", 7) != 0 &&
+		    strncmp(entry->d_name, FS_TEMPORARY_PREFIX, strlen(FS_TEMPORARY_PREFIX)) != 0)
 			continue;
 		if (fs_remove_tree(workspace->state_fd, entry->d_name, err) < 0)
 			return -1;
 		++*cleared;
 	}
-	return 0;
+	return next;
 }
 
 int
-snap_clear_leftovers(struct app *app, const struct workspace *workspace, uint64_t *ret_cleared,
+snap_clear_leftovers(struct app *app, const struct workspace *workspace, struct snap_recovery *ret,
 		     struct moat_error *err)
 {
 	AUTO_CLOSE int all_fd = snap_directory(workspace, err);
@@ -436,28 +467,38 @@ snap_clear_leftovers(struct app *app, const struct workspace *workspace, uint64_
 	AUTO_REMOVAL struct removal removal = {
 		.app = app, .workspace = workspace, .all_fd = all_fd, .store_fd = -1};
 	struct moat_error why = MOAT_ERROR_INIT;
-	uint64_t cleared = 0;
+	struct snap_recovery counts = {0};
 	bool bases = false;
 	struct dirent *entry;
+	int next;
 
 	if (stream == NULL)
 		return moat_wrap(err, "the snapshots");
-	while ((entry = readdir(stream)) != NULL) {
+	while ((next = fs_read_name(stream, &entry, err)) > 0) {
 		int result = clear_one(&removal, entry->d_name, &why);
 
-		cleared += result == 1;
+		counts.cleared += result == 1;
 		bases = bases || result == 2;
 		if (result >= 0)
 			continue;
+		counts.failed++;
 		log_warning("what is left of a snapshot (%s) could not be removed: %s",
 			    entry->d_name, why.message);
 		moat_error_clear(&why);
 	}
 	/* Names may have come and gone since. */
 	removal_close(&removal);
-	if ((cleared > 0 || bases) && drop_bases(&removal, &why) < 0)
+	if (next < 0)
+		return moat_wrap(err, "the snapshots");
+	if ((counts.cleared > 0 || bases) && drop_bases(&removal, &why) < 0) {
 		log_warning("manifests that nobody needs could not be removed: %s", why.message);
-	if (ret_cleared != NULL)
-		*ret_cleared += cleared;
-	return clear_imports(workspace, &cleared, err);
+		counts.failed++;
+	}
+	if (clear_strays(workspace, &counts.cleared, err) < 0)
+		return -1;
+	if (ret != NULL) {
+		ret->cleared += counts.cleared;
+		ret->failed += counts.failed;
+	}
+	return 0;
 }

@@ -30,11 +30,10 @@ file_sizes(int dirfd, struct moat_error *err)
 	struct dirent *entry;
 	struct stat st;
 
-	while (stream != NULL && (entry = readdir(stream)) != NULL) {
+	while (stream != NULL && fs_read_name(stream, &entry, err) > 0) {
 		AUTO_CLOSE int fd = -1;
 
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
-		    fstatat(dirfd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		if (fstatat(dirfd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
 		if (!S_ISDIR(st.st_mode)) {
 			sum += (uint64_t) st.st_size;

@@ -212,7 +212,8 @@ check_notes(const struct snap *snap, const struct manifest *manifest, struct moa
 	    manifest->skip_count == snap->skipped)
 		return 0;
 	return moat_fail(err, MOAT_CORRUPT,
-			 "its record (snapshot.json) is not what its manifest says");
+			 "the record of %s (snapshot.json) is not what its manifest says",
+			 snap->id);
 }
 
 static int

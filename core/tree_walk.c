@@ -346,12 +346,14 @@ found_link(struct walker *walker, int dirfd, const char *name, const char *path,
 
 static int
 found_directory(struct walker *walker, struct folder *parent, const char *name, const char *path,
-		enum filter_verdict verdict, int64_t before, struct moat_error *err)
+		const struct statx *status, enum filter_verdict verdict, int64_t before,
+		struct moat_error *err)
 {
 	struct item item = {.folder = folder_new(&walker->arena, parent, name)};
 
 	if (item.folder == NULL)
 		return moat_fail_memory(err);
+	item.folder->status = *status;
 	item.folder->verdict = verdict;
 	item.folder->before = before;
 	item.folder->path = arena_string(&walker->arena, path);
@@ -385,7 +387,7 @@ visit(struct walker *walker, struct folder *folder, int fd, const char *name,
 		return skip(walker, path, SKIP_MOUNT,
 			    S_ISDIR(status.stx_mode) ? "directory" : "file", err);
 	if (S_ISDIR(status.stx_mode))
-		return found_directory(walker, folder, name, path, verdict, before, err);
+		return found_directory(walker, folder, name, path, &status, verdict, before, err);
 	if (!S_ISREG(status.stx_mode) && !S_ISLNK(status.stx_mode))
 		return skip(walker, path, SKIP_SPECIAL, special_text(status.stx_mode), err);
 	fill_entry(&entry, path, &status);
