@@ -6,11 +6,13 @@
  * (title of a place), FAULT_POINT (only that one, and the scene stays as it is then, to be looked
  * at). */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -281,6 +283,8 @@ do_job(const struct sweep *sweep, const struct kind *kind, const struct scene_co
 		struct job job = {.sweep = sweep, .scene = &scene, .tally = tally, .worker = i};
 
 		if (fork() == 0) {
+			/* Nobody would collect what a worker finds. */
+			(void) prctl(PR_SET_PDEATHSIG, SIGKILL);
 			work(&job, command, kind, layout);
 			exit(0);
 		}
