@@ -290,10 +290,11 @@ do_job(const struct sweep *sweep, const struct kind *kind, const struct scene_co
 		}
 	}
 	while (wait(&status) > 0)
-		good &= status == 0;
+		if (status != 0)
+			total->gave_up = true;
 	report(sweep, command, layout, tally);
 	add_up(total, tally);
-	good &= is_control_met(sweep, command, tally) && tally->wrong == 0;
+	good &= !total->gave_up && is_control_met(sweep, command, tally) && tally->wrong == 0;
 	(void) munmap(tally, sizeof(*tally));
 	return good;
 }
@@ -336,7 +337,8 @@ sweep_all(struct sweep *sweep, const struct kind *kind)
 	share_sample(sweep, kind);
 	for (const struct scene_command *command = scene_commands; command->title; command++)
 		for (const enum layout *layout = kind->layouts; *layout; layout++)
-			if (is_chosen(sweep, command) && is_usable(sweep, *layout))
+			if (!total.gave_up && is_chosen(sweep, command) &&
+			    is_usable(sweep, *layout))
 				good &= do_job(sweep, kind, command, *layout, &total);
 	printf("%s sweep: %ld points, %ld mixed before the recovery; then %ld old, %ld new, %ld "
 	       "wrong\n",
