@@ -6,11 +6,13 @@
  * (title of a place), FAULT_POINT (only that one, and the scene stays as it is then, to be looked
  * at). */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -281,15 +283,18 @@ do_job(const struct sweep *sweep, const struct kind *kind, const struct scene_co
 		struct job job = {.sweep = sweep, .scene = &scene, .tally = tally, .worker = i};
 
 		if (fork() == 0) {
+			/* Nobody would collect what a worker finds. */
+			(void) prctl(PR_SET_PDEATHSIG, SIGKILL);
 			work(&job, command, kind, layout);
 			exit(0);
 		}
 	}
 	while (wait(&status) > 0)
-		good &= status == 0;
+		if (status != 0)
+			total->gave_up = true;
 	report(sweep, command, layout, tally);
 	add_up(total, tally);
-	good &= is_control_met(sweep, command, tally) && tally->wrong == 0;
+	good &= !total->gave_up && is_control_met(sweep, command, tally) && tally->wrong == 0;
 	(void) munmap(tally, sizeof(*tally));
 	return good;
 }
@@ -332,7 +337,8 @@ sweep_all(struct sweep *sweep, const struct kind *kind)
 	share_sample(sweep, kind);
 	for (const struct scene_command *command = scene_commands; command->title; command++)
 		for (const enum layout *layout = kind->layouts; *layout; layout++)
-			if (is_chosen(sweep, command) && is_usable(sweep, *layout))
+			if (!total.gave_up && is_chosen(sweep, command) &&
+			    is_usable(sweep, *layout))
 				good &= do_job(sweep, kind, command, *layout, &total);
 	printf("%s sweep: %ld points, %ld mixed before the recovery; then %ld old, %ld new, %ld "
 	       "wrong\n",

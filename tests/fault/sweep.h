@@ -23,7 +23,8 @@ struct tally {
 		atomic_ulong kind;
 		atomic_long count;
 	} problems[PROBLEMS];
-	atomic_bool absent; /* the command, or what it needs, is not here */
+	atomic_bool gave_up; /* a worker could not go on: what it left is in the way of others */
+	atomic_bool absent;  /* the command, or what it needs, is not here */
 };
 
 struct sweep {
