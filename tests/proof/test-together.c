@@ -274,12 +274,14 @@ count_names(const char *directory, const char *text, FILE *told)
 static void
 check_litter(struct proof *p, const char *ws, bool emptied)
 {
-	static const char *const litter[] = {".new-", ".gone-", ".tmp", "txn_"};
-	AUTO_FREE char *home = proof_path(p, "moat");
+	static const char *const litter[] = {".new-", ".gone-", ".tmp"};
+	AUTO_FREE char *home = proof_path(p, "moat"), *journals = proof_path(p, "moat/txn");
 
 	for (size_t i = 0; i < sizeof litter / sizeof *litter; i++)
 		if (count_names(home, litter[i], p->report) > 0)
 			proof_fail(p, "`%s...' is left over in the home", litter[i]);
+	if (count_names(journals, "txn_", p->report) > 0)
+		proof_fail(p, "a transaction is left over");
 	if (count_names(ws, ".moat", p->report) > 0)
 		proof_fail(p, "something of moat's is left over in the workspace");
 	if (emptied && count_names(home, "snap_", p->report) > 0)
