@@ -350,6 +350,31 @@ tell_copied(const struct capturing *c)
 			    copied, copied == 1 ? "" : "s", copied == 1 ? "was" : "were");
 }
 
+/* What was made, by names: that needs neither memory nor descriptors, one of which may be what was
+ * lacking.  What stays nevertheless the next call sweeps away; the first error is the one to tell.
+ */
+static void
+discard_set(const struct capturing *c)
+{
+	int dirfd = c->reflink->dirfd;
+	char set[SET_NAME_MAX], name[FILE_NAME_MAX], path[SET_NAME_MAX + FILE_NAME_MAX + 1];
+
+	(void) set_name(set, c->number, c->kind);
+	for (uint64_t file = 0; file < c->count; file++) {
+		(void) snprintf(path, sizeof path, "%s/%s", set, set_file_name(name, file));
+		(void) unlinkat(dirfd, path, 0);
+	}
+	for (uint64_t file = 0; file < c->count; file += SET_DIRECTORY) {
+		(void) snprintf(path, sizeof path, "%s/%s", set, set_directory_name(name, file));
+		(void) unlinkat(dirfd, path, AT_REMOVEDIR);
+	}
+	(void) snprintf(path, sizeof path, "%s/" MANIFEST_NAME, set);
+	(void) unlinkat(dirfd, path, 0);
+	(void) snprintf(path, sizeof path, "%s/" INDEX_NAME, set);
+	(void) unlinkat(dirfd, path, 0);
+	(void) unlinkat(dirfd, set, AT_REMOVEDIR);
+}
+
 static int
 store_all(struct capturing *c, struct moat_ref *ret, struct moat_error *err)
 {
@@ -388,8 +413,7 @@ reflink_capture(void *self, const struct moat_capture *capture, struct moat_ref 
 		(void) snprintf(ret->text, sizeof ret->text, "%s", capture->snapshot);
 		tell_copied(&c);
 	} else if (c.made) {
-		/* The first error is the one to tell; what stays the next call sweeps away. */
-		(void) store_remove_set(c.reflink, c.number, c.kind, NULL);
+		discard_set(&c);
 	}
 	cleanup_close(&c.set_fd);
 	free(c.wanted);
