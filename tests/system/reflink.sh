@@ -167,9 +167,9 @@ full_disk() {
 	else
 		rm -f nocow
 		head -c $((free - 3000000)) /dev/zero >filler
-		for d in 0 1 2 3 4 5 6 7 8 9; do
-			mkdir -p many/$d && (cd many/$d && seq 300 | while read -r n; do : >"$(printf '%0240d' "$n")" || break; done) 2>/dev/null
-			echo content >many/$d/file 2>/dev/null
+		for ten in 0 1 2 3 4 5 6 7 8 9; do
+			mkdir -p many/$ten && (cd many/$ten && seq 300 | while read -r n; do : >"$(printf '%0240d' "$n")" || break; done) 2>/dev/null
+			echo content >many/$ten/file 2>/dev/null
 		done
 		head -c 100000000 /dev/zero >filler2 2>/dev/null
 		create_fails "no room for the set"
@@ -246,9 +246,9 @@ if [ "$(id -u)" -eq 0 ]; then
 	must_have mount_new xfs 400M mkfs.xfs -q -m reflink=1
 	must_have mount_new btrfs 400M mkfs.btrfs -q
 	must_have mount_new ext4 100M mkfs.ext4 -q
-	for d in "$scratch/xfs" "$scratch/btrfs"; do
-		story "$d"
-		built_tests "$d"
+	for filesystem in "$scratch/xfs" "$scratch/btrfs"; do
+		story "$filesystem"
+		built_tests "$filesystem"
 	done
 	cannot_clone "$scratch/ext4"
 else

@@ -2,7 +2,8 @@
 /* snapshot-reflink: what is its own.  That it keeps a backend's promises is what
  * test-snapshot-conformance is about.
  *
- * Runs in $MOAT_TEST_REFLINK_DIR, else in $TMPDIR if that can clone. */
+ * Runs in $MOAT_TEST_REFLINK_DIR, else in $TMPDIR if that can clone; tests/system/reflink.sh makes
+ * filesystems for it. */
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
@@ -83,6 +84,47 @@ test_exactly(void **state)
 	assert_false(stored(world, SET ".orphan"));
 	for (size_t i = 0; i < 3; i++)
 		tree_free(trees[i]);
+}
+
+static void
+assert_damaged(struct session *session, size_t done, size_t damaged)
+{
+	assert_int_equal(session->done, done);
+	assert_int_equal(session->damaged, damaged);
+}
+
+/* A clone that is not what it was is told of before it is called done, and the others are looked
+ * at; one that no entry is about is missed all the same. */
+static void
+test_damage(void **state)
+{
+	struct world *world = *state;
+	struct session session = {.world = world};
+	int fd;
+
+	make_random_file(world, "a", 50000);
+	make_random_file(world, "b", 50000);
+	make_random_file(world, "c", 50000);
+	session.tree = capture_ok(world, NULL);
+	fd = store_open_for_writing(world, SET "/0/1");
+	assert_int_equal(pwrite(fd, "0123456789", 10, 40000), 10);
+	assert_int_equal(close(fd), 0);
+	assert_ok(extract(&session), &session.err);
+	assert_damaged(&session, 2, 1);
+	session.place = true;
+	assert_fails(extract(&session), &session.err, MOAT_CORRUPT, "not that of the manifest");
+	assert_int_equal(session.damaged, 1);
+	session.place = false;
+	for (size_t i = 0; i < session.tree->count; i++)
+		if (session.tree->entries[i].type == MOAT_FILE &&
+		    session.tree->entries[i].locator[1] == 1)
+			session.tree->entries[i].type = MOAT_DIRECTORY;
+	assert_ok(extract(&session), &session.err);
+	assert_damaged(&session, 2, 0);
+	assert_int_equal(unlinkat(world->store_fd, SET "/0/1", 0), 0);
+	assert_fails(extract(&session), &session.err, MOAT_CORRUPT, SET "/0/1' is missing");
+	assert_damaged(&session, 2, 0);
+	tree_free(session.tree);
 }
 
 static void
@@ -175,7 +217,7 @@ test_copied(void **state)
 	}
 	assert_int_equal(ftruncate(fd, 4 << 20), 0);
 	assert_int_equal(pwrite(fd, "somewhere", 9, 1 << 20), 9);
-	assert_int_equal(pwrite(fd, "at the end", 10, (4 << 20) - 10), 10);
+	assert_int_equal(pwrite(fd, "before the hole at the end", 26, 3 << 20), 26);
 	(void) close(fd);
 	make_random_file(world, "cloned", 100000);
 	session.tree = tree_scan(world, NULL);
@@ -295,9 +337,10 @@ main(void)
 	const char *given = getenv("MOAT_TEST_REFLINK_DIR"), *tmp = getenv("TMPDIR");
 	const struct CMUnitTest tests[] = {
 		CONFORMANCE_TEST(test_layout),   CONFORMANCE_TEST(test_exactly),
-		CONFORMANCE_TEST(test_litter),   CONFORMANCE_TEST(test_shares),
-		CONFORMANCE_TEST(test_copied),   CONFORMANCE_TEST(test_bids),
-		CONFORMANCE_TEST(test_refusals), CONFORMANCE_TEST(test_no_trace),
+		CONFORMANCE_TEST(test_damage),   CONFORMANCE_TEST(test_litter),
+		CONFORMANCE_TEST(test_shares),   CONFORMANCE_TEST(test_copied),
+		CONFORMANCE_TEST(test_bids),     CONFORMANCE_TEST(test_refusals),
+		CONFORMANCE_TEST(test_no_trace),
 	};
 	struct moat_error err = MOAT_ERROR_INIT;
 	struct loader *loader = NULL;
