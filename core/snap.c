@@ -66,14 +66,14 @@ taking_init(struct taking *taking, const struct workspace *workspace, struct man
 
 /* Another name of the same file, when the first has vanished. */
 static int
-open_other_name(struct taking *taking, size_t leader, struct moat_error *err)
+open_other_name(struct taking *taking, size_t leader, struct stat *ret, struct moat_error *err)
 {
 	for (size_t i = leader + 1; i < taking->manifest->count; i++) {
 		int fd;
 
 		if (taking->entries[i]->leader != leader)
 			continue;
-		fd = tree_open(taking->workspace->fd, taking->entries[i], err);
+		fd = tree_open_status(taking->workspace->fd, taking->entries[i], ret, err);
 		if (fd >= 0 || (err->code != MOAT_GONE && err->code != MOAT_CHANGED))
 			return fd;
 		moat_error_clear(err);
@@ -171,20 +171,18 @@ capture_open(const struct moat_capture *capture, size_t index, struct moat_error
 
 	if (check_index(taking, index, err) < 0)
 		return -1;
-	fd = tree_open(taking->workspace->fd, taking->entries[index], &local);
+	fd = tree_open_status(taking->workspace->fd, taking->entries[index], &st, &local);
 	if (fd < 0 && (local.code == MOAT_GONE || local.code == MOAT_CHANGED)) {
 		moat_error_clear(&local);
-		fd = open_other_name(taking, index, &local);
+		fd = open_other_name(taking, index, &st, &local);
 	}
-	if (fd >= 0 && fstat(fd, &st) == 0) {
+	if (fd >= 0) {
 		take_stat(taking->entries[index], &st);
 		if (take_xattrs(taking, index, fd, err) == 0)
 			return fd;
 		cleanup_close(&fd);
 		return -1;
 	}
-	cleanup_close(&fd);
-	moat_fail_errno(&local, "look at `%s'", taking->entries[index]->path);
 	if (local.code == MOAT_GONE || local.code == MOAT_CHANGED ||
 	    local.code == MOAT_PERMISSION) {
 		struct moat_error noting = MOAT_ERROR_INIT;
