@@ -46,15 +46,24 @@ entry_at(const struct taking *taking, size_t index)
  */
 
 static int
-open_entry(struct taking *taking, const struct moat_entry *entry, struct moat_error *err)
+open_entry(struct taking *taking, const struct moat_entry *entry, struct stat *ret,
+	   struct moat_error *err)
 {
-	return taking->source != NULL ? taking->source->open(taking->source->context, entry, err)
-				      : tree_open(taking->root_fd, entry, err);
+	AUTO_CLOSE int fd = -1;
+
+	if (taking->source == NULL)
+		return tree_open_status(taking->root_fd, entry, ret, err);
+	fd = taking->source->open(taking->source->context, entry, err);
+	if (fd < 0)
+		return -1;
+	if (fstat(fd, ret) < 0)
+		return moat_fail_errno(err, "look at `%s'", entry->path);
+	return steal_fd(&fd);
 }
 
 /* Another name of the same file, when the first has vanished. */
 static int
-open_other_name(struct taking *taking, size_t leader, struct moat_error *err)
+open_other_name(struct taking *taking, size_t leader, struct stat *ret, struct moat_error *err)
 {
 	uint64_t names = entry_at(taking, leader)->nlink - 1;
 
@@ -64,7 +73,7 @@ open_other_name(struct taking *taking, size_t leader, struct moat_error *err)
 		if (entry_at(taking, i)->leader != leader)
 			continue;
 		names--;
-		fd = open_entry(taking, entry_at(taking, i), err);
+		fd = open_entry(taking, entry_at(taking, i), ret, err);
 		if (fd >= 0 || (err->code != MOAT_GONE && err->code != MOAT_CHANGED))
 			return fd;
 		moat_error_clear(err);
@@ -207,16 +216,14 @@ capture_open(const struct moat_capture *capture, size_t index, struct moat_error
 	entry = own_entry(taking, index, err);
 	if (entry == NULL)
 		return -1;
-	fd = open_entry(taking, entry, &why);
+	fd = open_entry(taking, entry, &st, &why);
 	if (fd < 0 && entry->nlink > 1 && taking->source == NULL &&
 	    (why.code == MOAT_GONE || why.code == MOAT_CHANGED)) {
 		moat_error_clear(&why);
-		fd = open_other_name(taking, index, &why);
+		fd = open_other_name(taking, index, &st, &why);
 	}
 	if (fd < 0)
 		return note_left_out(taking, index, &why, err);
-	if (fstat(fd, &st) < 0)
-		return moat_fail_errno(err, "look at `%s'", entry->path);
 	take_stat(taking, entry, &st);
 	return take_xattrs(taking, entry, fd, err) < 0 ? -1 : steal_fd(&fd);
 }

@@ -3,6 +3,8 @@
 #ifndef MOAT_CORE_TREE_H
 #define MOAT_CORE_TREE_H
 
+#include <sys/stat.h>
+
 #include "common/manifest.h"
 #include "core/filter.h"
 
@@ -25,6 +27,9 @@ int tree_scan(int rootfd, struct filter *filter, const struct manifest *previous
 /* Opens a file of the manifest for reading: O_NOFOLLOW | O_NONBLOCK, checked to be a regular file,
  * and the one that was seen (dev, ino), else MOAT_CHANGED; MOAT_GONE; MOAT_PERMISSION. */
 int tree_open(int rootfd, const struct moat_entry *entry, struct moat_error *err);
+/* The same, with what fstat(2) says of it. */
+int tree_open_status(int rootfd, const struct moat_entry *entry, struct stat *ret,
+		     struct moat_error *err);
 /* Fills in hash, xattrs (from `arena`) and the present size and times of a file, by reading it. */
 int tree_read(int rootfd, struct moat_entry *entry, struct arena *arena, struct moat_error *err);
 /* Extended attributes of an open object as moat_entry.xattrs has them, sorted by name: user.*,

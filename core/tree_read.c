@@ -28,21 +28,29 @@ code_of_open(const struct moat_error *why)
 }
 
 int
-tree_open(int rootfd, const struct moat_entry *entry, struct moat_error *err)
+tree_open_status(int rootfd, const struct moat_entry *entry, struct stat *ret,
+		 struct moat_error *err)
 {
 	struct moat_error why = MOAT_ERROR_INIT;
 	AUTO_CLOSE int fd = fs_open_beneath(rootfd, entry->path,
 					    O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0, &why);
-	struct stat status;
 
 	if (fd < 0)
 		return moat_error_set(err, code_of_open(&why), why.sys_errno, "%s", why.message);
-	if (fstat(fd, &status) < 0)
+	if (fstat(fd, ret) < 0)
 		return moat_fail_errno(err, "stat `%s'", entry->path);
-	if (!S_ISREG(status.st_mode) || status.st_dev != entry->dev || status.st_ino != entry->ino)
+	if (!S_ISREG(ret->st_mode) || ret->st_dev != entry->dev || ret->st_ino != entry->ino)
 		return moat_fail(err, MOAT_CHANGED, "`%s' was replaced by another object",
 				 entry->path);
 	return steal_fd(&fd);
+}
+
+int
+tree_open(int rootfd, const struct moat_entry *entry, struct moat_error *err)
+{
+	struct stat status;
+
+	return tree_open_status(rootfd, entry, &status, err);
 }
 
 /* Reads the file once, from its start.  *ret_size: how much there was. */

@@ -309,13 +309,15 @@ store_directories_first(struct worker *worker, struct moat_error *err)
 	return strand_flush(&worker->strand, err);
 }
 
-static int
-store_link(struct worker *worker, size_t index, struct moat_error *err)
+/* A directory or link; type 0: there is nothing to store. */
+static struct tar_member
+structure_of(const struct capturing *c, size_t index)
 {
-	struct capturing *c = worker->c;
 	const struct moat_entry *entry = c->capture->entries->items[index];
-	struct tar_member member;
+	struct tar_member member = {0};
 
+	if (entry->type == MOAT_DIRECTORY)
+		return member_of(c, entry, TAR_DIRECTORY);
 	if (entry->type == MOAT_SYMLINK) {
 		member = member_of(c, entry, TAR_SYMLINK);
 		member.link = entry->link_target;
@@ -323,14 +325,13 @@ store_link(struct worker *worker, size_t index, struct moat_error *err)
 		   (c->flags[entry->leader] & ENTRY_SKIPPED) == 0) {
 		member = member_of(c, entry, TAR_HARD_LINK);
 		member.link = c->capture->entries->items[entry->leader]->path;
-	} else {
-		return 0;
 	}
-	return member_write(worker, SEGMENT_STRUCTURE, &member, err);
+	return member;
 }
 
-/* Links, then directories once more, with their own modes and times: nothing is made in them any
- * more. */
+/* Links, and directories once more, with their own modes and times, as no file is made in them any
+ * more.  Each directory stands before the links in it: GNU tar makes some links only at its end,
+ * and sets the time of a directory after that if it has met them in this order. */
 static int
 store_structure(struct worker *worker, struct moat_error *err)
 {
@@ -339,22 +340,13 @@ store_structure(struct worker *worker, struct moat_error *err)
 	uint64_t items = 0;
 
 	for (size_t i = 0; i < entries->count; i++) {
-		const struct moat_entry *entry = entries->items[i];
-
-		if ((c->flags[i] & ENTRY_WANTED) == 0 || has_content(entry))
-			continue;
-		items++;
-		if (entry->type != MOAT_DIRECTORY && store_link(worker, i, err) < 0)
-			return -1;
-	}
-	for (size_t i = 0; i < entries->count; i++) {
-		const struct moat_entry *entry = entries->items[i];
 		struct tar_member member;
 
-		if ((c->flags[i] & ENTRY_WANTED) == 0 || entry->type != MOAT_DIRECTORY)
+		if ((c->flags[i] & ENTRY_WANTED) == 0 || has_content(entries->items[i]))
 			continue;
-		member = member_of(c, entry, TAR_DIRECTORY);
-		if (member_write(worker, SEGMENT_STRUCTURE, &member, err) < 0)
+		items++;
+		member = structure_of(c, i);
+		if (member.type != 0 && member_write(worker, SEGMENT_STRUCTURE, &member, err) < 0)
 			return -1;
 	}
 	capture_report(c, 0, items);

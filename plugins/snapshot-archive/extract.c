@@ -198,7 +198,7 @@ copy_checked(struct extracting *x, struct pack_cursor *cursor, const struct want
 		return moat_fail(err, MOAT_CORRUPT, "nothing tells where the content is stored");
 	if (want->stored && (find_member(x, cursor, want, &file, err) < 0 ||
 			     copy_file(x, cursor, &file, fd, &hasher, err) < 0))
-		return pack_blame(x->archive, want->pack, err);
+		return err->code == MOAT_CORRUPT ? pack_blame(x->archive, want->pack, err) : -1;
 	hasher_end(&hasher, hash);
 	if ((entry->flags & MOAT_HAS_HASH) == 0 || memcmp(hash, entry->hash, MOAT_HASH_SIZE) == 0)
 		return 0;
@@ -231,6 +231,8 @@ extract_one(struct extracting *x, struct pack_cursor *cursor, const struct want 
 		r = extract->done(extract, want->index, fd, entry->size, hash, err);
 	else if (why.code == MOAT_CORRUPT)
 		r = extract->damaged(extract, want->index, &why, err);
+	else if (why.code == MOAT_CANCELLED)
+		r = moat_fail(err, why.code, "%s", why.message);
 	else
 		r = moat_error_set(err, why.code, why.sys_errno, "`%s': %s", entry->path,
 				   why.message);

@@ -24,15 +24,16 @@ assert_stock_tools_restore(struct world *world)
 	AUTO_FREE char *tar = NULL;
 
 	assert_true(asprintf(&tar, "%s/tar", world->path) > 0);
-	assert_int_equal(run_shell("set -e; rm -rf \"$2\"; mkdir \"$2\"; cd \"$1\"\n"
-				   "for f in *.tar.lz4; do lz4 -dcq \"$f\" | tar -x -p -C \"$2\" "
-				   "2>\"$2.err\"; "
-				   "if grep -v -e 'implausibly old' -e 'in the future' \"$2.err\"; "
-				   "then exit 1; fi; "
-				   "done\n"
-				   "touch -r \"$3\" \"$2\"",
-				   world->store, tar, world->src, NULL),
-			 0);
+	assert_int_equal(
+		run_shell("set -e; rm -rf \"$2\"; mkdir \"$2\"; cd \"$1\"\n"
+			  "for f in *.tar.lz4; do lz4 -dcq \"$f\" | tar -x -p -C \"$2\" "
+			  "2>\"$2.err\"; "
+			  "if grep -v -e 'implausibly old' -e 'in the future' \"$2.err\" >&2; "
+			  "then exit 1; fi; "
+			  "done\n"
+			  "touch -r \"$3\" \"$2\"",
+			  world->store, tar, world->src, NULL),
+		0);
 	assert_int_equal(run_shell(compare_script, world->src, tar, world->path, NULL), 0);
 	/* The control. */
 	assert_int_equal(run_shell("touch -d @77 \"$1\"", tar, NULL), 0);
