@@ -125,6 +125,11 @@ edited(const char *path, struct moat_error *err)
 static int
 apply_open(const struct moat_entry *from, int dirfd, const char *name, struct moat_error *err)
 {
+	struct stat st;
+
+	/* What took its place already needs none. */
+	if (!exists(dirfd, name, &st) || !S_ISDIR(st.st_mode))
+		return 0;
 	if (fchmodat(dirfd, name, from->mode | 0700, AT_SYMLINK_NOFOLLOW) < 0 && errno != ENOENT)
 		return moat_fail_errno(err, "make the directory `%s' writable", from->path);
 	return 0;
