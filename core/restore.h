@@ -23,6 +23,12 @@ int restore_snapshot(struct app *app, const struct snap *snap,
 int restore_undo(struct app *app, const char *transaction, const struct restore_options *options,
 		 struct moat_error *err);
 
+/* restore_look.c.  The live tree, looked into everywhere that the user can open, but for what the
+ * snapshot could not look into either; the manifest has the modes from before.  *prelude is made
+ * when something has to be opened, and has to be ended by the caller, also on failure. */
+int restore_look(struct app *app, const struct workspace *workspace, const struct manifest *desired,
+		 struct txn_prelude **prelude, struct manifest **ret, struct moat_error *err);
+
 /* The lines of a diff, as people and as programs read them; also for `snapshot diff`. */
 struct diff_printer {
 	struct app *app;

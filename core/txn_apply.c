@@ -125,6 +125,11 @@ edited(const char *path, struct moat_error *err)
 static int
 apply_open(const struct moat_entry *from, int dirfd, const char *name, struct moat_error *err)
 {
+	struct stat st;
+
+	/* What took its place already needs none. */
+	if (!exists(dirfd, name, &st) || !S_ISDIR(st.st_mode))
+		return 0;
 	if (fchmodat(dirfd, name, from->mode | 0700, AT_SYMLINK_NOFOLLOW) < 0 && errno != ENOENT)
 		return moat_fail_errno(err, "make the directory `%s' writable", from->path);
 	return 0;
@@ -505,13 +510,70 @@ plan_undo(struct member *member, uint64_t *ret_left)
 	*ret_left = left;
 }
 
+/* Of a file or directory that may be closed to us, or gone.  Returns 1 when it could not be opened
+ * for that. */
+static int
+sync_object(int dirfd, const char *name, const char *path, struct moat_error *err)
+{
+	AUTO_CLOSE int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd < 0) /* A link's time is in the directory's transaction, if anywhere. */
+		return errno == ENOENT ? 0 : 1;
+	return fs_sync(fd, path, err);
+}
+
+static bool
+are_neighbours(const char *a, const char *b)
+{
+	const char *slash_a = strrchr(a, '/'), *slash_b = strrchr(b, '/');
+	size_t n = slash_a == NULL ? 0 : (size_t) (slash_a - a);
+
+	return n == (slash_b == NULL ? 0 : (size_t) (slash_b - b)) && memcmp(a, b, n) == 0;
+}
+
+/* Each directory in which something happened, and what got new metadata.  Returns 1 when that
+ * cannot be had so. */
+static int
+sync_each(struct member *member, struct moat_error *err)
+{
+	AUTO_PARENT struct parent parent = {NULL, -1};
+	const struct plan *plan = &member->plan;
+	const char *last = NULL; /* whose parent was synced last */
+	int result = 0;
+
+	for (size_t i = 0; i < plan->count && result == 0; i++) {
+		const struct op *op = &plan->ops[i];
+		struct moat_error local = MOAT_ERROR_INIT;
+		const char *name;
+		int dirfd = parent_of(member, &parent, plan_path(plan, op), &name, &local);
+
+		if (dirfd < 0 && is_absence(&local))
+			continue;
+		if (dirfd < 0)
+			return 1;
+		if (op->kind >= OP_META) {
+			result = sync_object(dirfd, name, plan_path(plan, op), err);
+		} else if (last == NULL || !are_neighbours(last, plan_path(plan, op))) {
+			result = fs_sync(dirfd, plan_path(plan, op), err);
+			last = plan_path(plan, op);
+		}
+	}
+	return result;
+}
+
 /* The renames must be on disk before the journal says done. */
 int
 plan_sync(struct member *member, struct moat_error *err)
 {
+	int result = 1;
+
 	if (member->plan.count == 0)
 		return 0;
-	if (syncfs(member->root_fd) < 0)
+	/* What others write to the same filesystem meanwhile is not waited for, when that can be
+	 * had. */
+	if (member->plan.count <= SYNC_EACH_MAX)
+		result = sync_each(member, err);
+	if (result == 1 && syncfs(member->root_fd) < 0)
 		return moat_fail_errno(err, "write the changes of `%s' to disk", member->path);
-	return 0;
+	return result < 0 ? -1 : 0;
 }

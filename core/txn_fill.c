@@ -22,8 +22,6 @@
 #include "core/log.h"
 #include "core/txn_internal.h"
 
-/* Above this many objects one syncfs(2) is cheaper than an fsync(2) for each. */
-#define SYNC_EACH_MAX 64
 /* So many files that lose a bit of their mode are named, the others counted. */
 #define NAMED_MAX 5
 
@@ -54,12 +52,16 @@ struct fill {
 	int64_t *owner; /* per entry of `desired`: the entry of `to' that has its content, or -1 */
 	size_t staged;
 	pthread_mutex_t lock;
-	uint64_t stripped; /* files that lose setuid or setgid */
+	uint64_t stripped;           /* files that lose setuid or setgid */
+	int unsynced[SYNC_EACH_MAX]; /* open files that are on their way to disk */
+	size_t unsynced_count;
 };
 
 static void
 fill_free(struct fill *fill)
 {
+	for (size_t i = 0; i < fill->unsynced_count; i++)
+		cleanup_close(&fill->unsynced[i]);
 	dirs_free(fill->dirs);
 	free(fill->items);
 	free(fill->nodes);
@@ -234,7 +236,7 @@ check_space(const struct fill *fill, struct moat_error *err)
 
 	if (fstatvfs(fill->member->stage_fd, &fs) < 0 || fs.f_frsize == 0)
 		return 0;
-	block = fs.f_bsize > fs.f_frsize ? fs.f_bsize : fs.f_frsize;
+	block = fs.f_frsize;
 	for (size_t i = 0; i < fill->member->plan.to->count; i++) {
 		const struct moat_entry *entry = to_entry(fill, i);
 
@@ -252,7 +254,7 @@ check_space(const struct fill *fill, struct moat_error *err)
 				 "restored ones are %llu; remove some and try again",
 				 fill->member->path, (unsigned long long) fs.f_favail,
 				 (unsigned long long) inodes);
-	if (fs.f_blocks == 0 || blocks <= (uint64_t) fs.f_bavail * fs.f_frsize / block)
+	if (fs.f_blocks == 0 || blocks <= (uint64_t) fs.f_bavail)
 		return 0;
 	return moat_fail(
 		err, MOAT_NO_SPACE,
@@ -279,6 +281,29 @@ note_stripped(struct fill *fill, const struct moat_entry *entry)
 		log_warning("%s comes back without its setuid or setgid bit", entry->path);
 }
 
+/* Begins to write it, and leaves the waiting for the end: one commit of the filesystem's journal
+ * then does for all. */
+static int
+sync_later(struct fill *fill, int fd, const char *path, struct moat_error *err)
+{
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	bool kept;
+
+	if (copy < 0)
+		return fs_sync(fd, path, err);
+	/* Only a beginning: fsync(2) will say what went wrong. */
+	(void) sync_file_range(copy, 0, 0, SYNC_FILE_RANGE_WRITE);
+	pthread_mutex_lock(&fill->lock);
+	kept = fill->unsynced_count < SYNC_EACH_MAX;
+	if (kept)
+		fill->unsynced[fill->unsynced_count++] = copy;
+	pthread_mutex_unlock(&fill->lock);
+	if (kept)
+		return 0;
+	cleanup_close(&copy);
+	return fs_sync(fd, path, err);
+}
+
 /* A file with all its content gets its metadata, and goes to disk where each does by itself. */
 static int
 finish_file(struct fill *fill, size_t to, int fd, struct moat_error *err)
@@ -298,7 +323,7 @@ finish_file(struct fill *fill, size_t to, int fd, struct moat_error *err)
 	if (meta_set_open(fd, &st, entry, meta_mode(entry), entry->xattrs_size > 0, err) < 0)
 		return -1;
 	entry->ino = st.st_ino;
-	return syncs_each(fill) ? fs_sync(fd, entry->path, err) : 0;
+	return syncs_each(fill) ? sync_later(fill, fd, entry->path, err) : 0;
 }
 
 /* --------------------------------------------------------------------------- what backends call */
@@ -585,6 +610,9 @@ make_all(struct fill *fill, struct moat_error *err)
 static int
 sync_stage(const struct fill *fill, struct moat_error *err)
 {
+	for (size_t i = 0; i < fill->unsynced_count; i++)
+		if (fs_sync(fill->unsynced[i], "a new file", err) < 0)
+			return -1;
 	if (syncs_each(fill))
 		return fs_sync(fill->member->stage_fd, "the stage", err);
 	if (syncfs(fill->member->stage_fd) < 0)

@@ -82,6 +82,9 @@ struct member {
 	char *snapshot, *safety, *undoes; /* ids, or NULL */
 };
 
+/* Above this many objects one syncfs(2) is cheaper than an fsync(2) for each. */
+#define SYNC_EACH_MAX 64
+
 #define STAGE_NAME_MAX 24
 const char *stage_name(char out[STAGE_NAME_MAX], char prefix, uint64_t number);
 

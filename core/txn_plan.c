@@ -512,11 +512,23 @@ is_unwritable(const struct moat_entry *directory)
 	       (directory->mode & 0700) != 0700;
 }
 
+/* Closed before, or closed afterwards, which is in the way of who has to take it back. */
+static bool
+wants_opening(const struct draft *draft, size_t live)
+{
+	int64_t step = draft->live_step[live];
+	const struct moat_entry *desired = step < 0 ? NULL : desired_of(draft, &draft->steps[step]);
+
+	return is_unwritable(draft->live->entries[live]) ||
+	       (draft->live->entries[live]->type == MOAT_DIRECTORY && desired != NULL &&
+		is_unwritable(desired));
+}
+
 static int
 add_openings(const struct draft *draft, struct moat_error *err)
 {
 	for (size_t i = 0; i < draft->live->count; i++)
-		if (draft->live_touched[i] && is_unwritable(draft->live->entries[i]) &&
+		if (draft->live_touched[i] && wants_opening(draft, i) &&
 		    add_op(draft, OP_OPEN, (int64_t) i, -1, err) < 0)
 			return -1;
 	return 0;

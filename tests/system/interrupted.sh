@@ -89,7 +89,80 @@ sweep() { # TITLE
 	check "$1: control: some were before the decision" test "$news" -gt 0
 }
 
+# Objects of one's own that are closed, which a restore opens to look into them: they are closed again, whenever it is
+# killed, or the restore is complete.
+closed_again() {
+	mkdir "$scratch/closed" && cd "$scratch/closed" || exit 1
+	echo a >a && snap=$("$MOAT" snapshot create 2>/dev/null) || { fail "closed: no snapshot"; return; }
+	close_all() {
+		[ ! -d c ] || chmod -R u+rwX c
+		rm -rf c n a && mkdir -p c/d && echo edited >a && echo work >n && echo x >c/d/x && chmod 000 a n c/d c
+	}
+	close_all
+	strace -f -qq -o "$scratch/trace" "$MOAT" snapshot restore --no-safety "$snap" >/dev/null 2>&1
+	check "closed: it works undisturbed" test "$(cat a)$(ls)" = aa
+	sed -n 's/^[0-9]* *\([a-z0-9_]*\)(.*/\1/p' "$scratch/trace" | sort | uniq -c | awk '
+		$2 ~ /^(renameat2?|unlinkat|fsync|mkdirat|fchmodat2?|chmod|utimensat)$/ {
+		for (k = 1; k <= $1; k++) print $2, k }' >"$scratch/all"
+	opened=0
+	while read -r call k; do
+		close_all
+		strace -f -qq -o /dev/null -e trace="$call" -e inject="$call:signal=KILL:when=$k" \
+			"$MOAT" snapshot restore --no-safety "$snap" >/dev/null 2>&1
+		[ "$(stat -c %a a n c 2>/dev/null | tr '\n' ' ')" = '0 0 0 ' ] || opened=$((opened + 1))
+		moat recover
+		if [ "$(stat -c %a a n c 2>/dev/null | tr '\n' ' ')" = '0 0 0 ' ]; then
+			chmod 700 c
+			check "closed: an inner one, killed before $call $k" test "$(stat -c %a c/d)" = 0
+			chmod 700 a n c/d
+			check "closed: content, killed before $call $k" test "$(cat a n c/d/x)" = "$(printf 'edited\nwork\nx')"
+		else
+			check "closed: complete, killed before $call $k" test "$(cat a)$(ls)$(stat -c %a a)" = aa644
+		fi
+		[ -z "$(ls "$MOAT_HOME/txn")" ] || fail "closed: litter after $call $k"
+	done <"$scratch/all"
+	check "closed: control: some were left open" test "$opened" -gt 0
+	echo "closed: $(wc -l <"$scratch/all") points, $opened were left open before the recovery"
+	cd "$scratch/ws" || exit 1
+}
+
+# Into a new directory: it is complete, or not there.
+beside() {
+	fill "$scratch/old"
+	snap=$("$MOAT" snapshot create 2>/dev/null) || { fail "beside: no snapshot"; return; }
+	strace -f -qq -o "$scratch/trace" "$MOAT" snapshot restore --to "$scratch/beside" "$snap" >/dev/null 2>&1
+	rm "$scratch/beside/.gitignore" && (cd "$scratch/beside" && find . | sort) >"$scratch/list"
+	chmod -R u+rwX "$scratch/beside" && rm -rf "$scratch/beside"
+	sed -n 's/^[0-9]* *\([a-z0-9_]*\)(.*/\1/p' "$scratch/trace" | sort | uniq -c | awk '
+		$2 ~ /^(renameat2?|unlinkat|fsync|syncfs|mkdir|mkdirat|fchmod|fchmodat2?|utimensat|rmdir)$/ {
+		for (k = 1; k <= $1; k++) print $2, k }' >"$scratch/all"
+	while read -r call k; do
+		printf '%s %s %s\n' "$(printf '%s %s' "$call" "$k" | cksum | cut -d' ' -f1)" "$call" "$k"
+	done <"$scratch/all" | sort -n | head -n "$points" >"$scratch/sample"
+	absent=0
+	complete=0
+	while read -r _ call k; do
+		strace -f -qq -o /dev/null -e trace="$call" -e inject="$call:signal=KILL:when=$k" \
+			"$MOAT" snapshot restore --to "$scratch/beside" "$snap" >/dev/null 2>&1
+		moat recover
+		if [ ! -e "$scratch/beside" ]; then
+			absent=$((absent + 1))
+		else
+			complete=$((complete + 1))
+			rm -f "$scratch/beside/.gitignore" && (cd "$scratch/beside" && find . | sort) >"$scratch/list-now"
+			check "beside: complete, killed before $call $k" cmp -s "$scratch/list" "$scratch/list-now"
+			chmod -R u+rwX "$scratch/beside" && rm -rf "$scratch/beside"
+		fi
+		[ -z "$(ls "$MOAT_HOME/txn")" ] || fail "beside: litter after $call $k"
+	done <"$scratch/sample"
+	echo "beside: $(wc -l <"$scratch/sample") of $(wc -l <"$scratch/all") points: $absent not begun, $complete completed"
+	check "beside: control: some were not begun" test "$absent" -gt 0
+	check "beside: control: some were completed" test "$complete" -gt 0
+}
+
 sweep 'stage in the home'
+beside
+[ "$(id -u)" -eq 0 ] || closed_again
 if [ -w /dev/shm ] && [ "$(stat -c %d /dev/shm)" != "$(stat -c %d .)" ]; then
 	shm=$(mktemp -d /dev/shm/moat-system.XXXXXX)
 	trap 'rm -rf "$shm"; clean_up' EXIT

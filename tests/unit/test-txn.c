@@ -647,7 +647,7 @@ apply_and_undo(struct fixture *f, const struct manifest *desired,
 	struct manifest *live = look(f, desired);
 	struct txn *txn = NULL;
 	struct journal journal;
-	uint64_t left = 0;
+	uint64_t left = 0, again = 0;
 
 	assert_ok(txn_plan(f->home, f->workspace, live, desired, NULL, &source, &txn, &f->err),
 		  &f->err);
@@ -659,7 +659,8 @@ apply_and_undo(struct fixture *f, const struct manifest *desired,
 		meanwhile(f);
 	plan_undo(&txn->member, &left);
 	/* Once more, as a recovery would that was itself interrupted. */
-	plan_undo(&txn->member, &left);
+	plan_undo(&txn->member, &again);
+	assert_int_equal(left, again);
 	if (left > 0) { /* What was kept is looked for there. */
 		char name[128];
 
