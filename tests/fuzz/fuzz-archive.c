@@ -3,7 +3,8 @@
  * plugin's table: what it lists, what it verifies, what it gives back.
  *
  * The first byte: bit 0 makes the digest of the pack's index right; bit 1 asks for what the next 40
- * bytes say (size and locator) besides what the pack's own manifest says. */
+ * bytes say (size and locator) besides what the pack's own manifest says; bit 2 makes every file of
+ * that manifest a byte longer than what is stored, and unhashed. */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -27,6 +28,7 @@ static struct {
 	char path[64];
 	int store_fd, out_fd;
 	const struct moat_snapshot_ops *ops;
+	bool lying; /* the entries are not what is stored */
 } world;
 
 /* --------------------------------------------------------------------------------- the world */
@@ -134,6 +136,7 @@ done(const struct moat_extract *extract, size_t index, int fd, uint64_t size, co
 	struct stat st;
 
 	FUZZ_CHECK(size == entry->size);
+	FUZZ_CHECK(!world.lying);
 	FUZZ_CHECK(hash == NULL || (entry->flags & MOAT_HAS_HASH) == 0 ||
 		   memcmp(hash, entry->hash, MOAT_HASH_SIZE) == 0);
 	FUZZ_CHECK(fd < 0 || (fstat(fd, &st) == 0 && (uint64_t) st.st_size == size));
@@ -208,6 +211,7 @@ found(void *context, const struct moat_ref *ref, const void *data, size_t size,
       struct moat_error *err)
 {
 	const struct moat_entry *items[ENTRIES_MAX];
+	struct moat_entry copies[ENTRIES_MAX];
 	struct manifest *manifest = NULL;
 	size_t count = 0;
 
@@ -217,6 +221,16 @@ found(void *context, const struct moat_ref *ref, const void *data, size_t size,
 	for (size_t i = 0; i < manifest->count && count < ENTRIES_MAX; i++)
 		if (is_wanted(manifest->entries[i]))
 			items[count++] = manifest->entries[i];
+	for (size_t i = 0; i < count; i++) {
+		copies[i] = *items[i];
+		/* Where the pack was before it got this one's name. */
+		copies[i].locator[0] = 1;
+		if (world.lying) {
+			copies[i].size++;
+			copies[i].flags &= (uint16_t) ~MOAT_HAS_HASH;
+		}
+		items[i] = &copies[i];
+	}
 	extract(context, items, count);
 	manifest_free(manifest);
 	return 0;
@@ -272,7 +286,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	free(pack);
 	store.dirfd = world.store_fd;
 	FUZZ_CHECK(world.ops->open(host_table(), &store, &self, &err) == 0);
+	/* A manifest that can be decoded is the one that was stored, and so is what it leads to:
+	 * two digests that are not made right here see to that. */
+	world.lying = (data[0] & 4) != 0;
 	result = world.ops->enumerate(self, found, self, &err);
+	world.lying = false;
 	fuzz_check_result(result, &err);
 	if ((data[0] & 2) != 0)
 		extract_forged(self, data + 1);

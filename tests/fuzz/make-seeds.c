@@ -108,6 +108,48 @@ make_manifests(void)
 #endif
 }
 
+/* What must be refused: nothing is sealed, so the encoder writes what it is given. */
+static void
+make_bad_manifest(const char *name, const char *first, const char *second)
+{
+	AUTO_MANIFEST struct manifest *manifest = manifest_new();
+	AUTO_BUF struct buf encoded = {0};
+
+	FUZZ_CHECK(manifest != NULL);
+	add(manifest, "", MOAT_DIRECTORY, NULL, 1);
+	add(manifest, first, MOAT_FILE, NULL, 2);
+	add(manifest, second, MOAT_FILE, NULL, 3);
+	FUZZ_CHECK(manifest_encode(manifest, &encoded, NULL) == 0);
+	put("manifest", name, 1, &encoded);
+}
+
+static void
+make_bad_plan(const char *name, const char *path, int64_t from, int64_t to)
+{
+	struct plan plan = {.from = manifest_new(), .to = make_manifest(true)};
+	AUTO_BUF struct buf encoded = {0};
+
+	FUZZ_CHECK(plan.from != NULL);
+	add(plan.from, "", MOAT_DIRECTORY, NULL, 1);
+	add(plan.from, path, MOAT_FILE, NULL, 2);
+	FUZZ_CHECK(plan_add(&plan, OP_REPLACE, from, to) != NULL &&
+		   plan_encode(&plan, &encoded, NULL) == 0);
+	put("plan", name, 1, &encoded);
+	plan_free(&plan);
+}
+
+static void
+make_bad_ones(void)
+{
+	make_bad_manifest("bad-order", "b", "a");
+	make_bad_manifest("bad-twice", "a", "a");
+	make_bad_manifest("bad-parent", "..", "b");
+	make_bad_manifest("bad-orphan", "a", "d/b");
+	make_bad_plan("bad-none", "a", -1, -1);
+	make_bad_plan("bad-index", "a", 99, 1);
+	make_bad_plan("bad-path", "..", 1, 1);
+}
+
 static void
 put_file(struct buf *out, int number, const void *data, size_t size)
 {
@@ -194,6 +236,7 @@ main(int argc, char **argv)
 	}
 	make_manifests();
 	make_plans();
+	make_bad_ones();
 	close(root_fd);
 	return 0;
 }
