@@ -28,9 +28,10 @@
 struct taking {
 	const struct workspace *workspace;
 	struct manifest *manifest;
-	struct moat_entry **entries; /* of the manifest, writable */
-	uint8_t *tries;              /* per entry */
-	bool *gone;                  /* per entry: not to be in the manifest */
+	const struct snap_source *source; /* NULL: the workspace */
+	struct moat_entry **entries;      /* of the manifest, writable */
+	uint8_t *tries;                   /* per entry */
+	bool *gone;                       /* per entry: not to be in the manifest */
 	struct buf encoded;
 	bool finished;
 	pthread_mutex_t lock;
@@ -159,6 +160,8 @@ capture_open(const struct moat_capture *capture, size_t index, struct moat_error
 
 	if (check_index(taking, index, err) < 0)
 		return -1;
+	if (taking->source != NULL)
+		return taking->source->open(taking->source->context, taking->entries[index], err);
 	fd = tree_open(taking->workspace->fd, taking->entries[index], &local);
 	if (fd < 0 && (local.code == MOAT_GONE || local.code == MOAT_CHANGED)) {
 		moat_error_clear(&local);
@@ -246,6 +249,15 @@ capture_stored(const struct moat_capture *capture, size_t index, int fd, uint64_
 	entry = taking->entries[index];
 	if (fstat(fd, &st) < 0)
 		return moat_fail_errno(err, "look at `%s'", entry->path);
+	if (taking->source != NULL) {
+		if (size != entry->size)
+			return moat_fail(err, MOAT_CORRUPT, "`%s' is not as long as it should be",
+					 entry->path);
+		pthread_mutex_lock(&taking->lock);
+		result = take_content(taking, index, size, hash, locator, false, err);
+		pthread_mutex_unlock(&taking->lock);
+		return result;
+	}
 	moved = !is_still(entry, &st) || size != (uint64_t) st.st_size;
 	take_stat(entry, &st);
 	if (moved && take_xattrs(taking, index, fd, err) < 0)
@@ -359,8 +371,6 @@ open_filter(const struct workspace *workspace, const struct snap_options *option
 	const struct config *config = options->config;
 	struct filter_options wanted = {0};
 
-	if (options->source != NULL)
-		return moat_fail(err, MOAT_UNSUPPORTED, "another source than the workspace");
 	if (options->like != NULL)
 		return filter_open_stored(options->like, ret, err);
 	if (config != NULL) {
@@ -426,7 +436,8 @@ take(struct app *app, const struct workspace *workspace, const struct snap_optio
 	AUTO_BACKEND struct backend *backend = NULL;
 	AUTO_CLOSE int store_fd = -1;
 	AUTO_SNAP struct snap *previous = NULL, *snap = NULL;
-	AUTO_MANIFEST struct manifest *before = NULL, *manifest = NULL;
+	AUTO_MANIFEST struct manifest *before = NULL, *scanned = NULL;
+	struct manifest *manifest = NULL;
 	CLEANUP(cleanup_filter) struct filter *filter = NULL;
 	CLEANUP(taking_free) struct taking taking = {0};
 	struct moat_ref ref = {.struct_size = sizeof ref};
@@ -436,11 +447,16 @@ take(struct app *app, const struct workspace *workspace, const struct snap_optio
 	    snap_open_backend(app, workspace, plugin, options->config, &store_fd, &backend, err) <
 		    0 ||
 	    find_previous(app, workspace, plugin->name, &previous, &before, err) < 0 ||
-	    open_filter(workspace, options, &filter, err) < 0 ||
-	    tree_scan(workspace->fd, filter, before, &manifest, err) < 0 ||
-	    taking_init(&taking, workspace, manifest, err) < 0 ||
-	    call_backend(&taking, backend, id, previous == NULL ? NULL : previous->ref, &ref, err) <
-		    0)
+	    (options->source == NULL &&
+	     (open_filter(workspace, options, &filter, err) < 0 ||
+	      tree_scan(workspace->fd, filter, before, &scanned, err) < 0)))
+		return -1;
+	manifest = options->source != NULL ? options->source->manifest : scanned;
+	if (taking_init(&taking, workspace, manifest, err) < 0)
+		return -1;
+	taking.source = options->source;
+	if (call_backend(&taking, backend, id, previous == NULL ? NULL : previous->ref, &ref, err) <
+	    0)
 		return -1;
 	snap = describe(workspace, options, id, plugin->name, &ref, previous, manifest);
 	if (snap == NULL)
@@ -452,7 +468,7 @@ take(struct app *app, const struct workspace *workspace, const struct snap_optio
 		return -1;
 	}
 	tell_skipped(manifest);
-	if (filter_root_is_ignored(filter))
+	if (filter != NULL && filter_root_is_ignored(filter))
 		log_warning(
 			"the git repository around %s ignores it: only tracked files are in the "
 			"snapshot; see snapshots.exclude.ignore_gitignore in moat.yaml(5)",
