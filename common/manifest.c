@@ -19,6 +19,8 @@ skip_text(int reason)
 		return "vanished while the snapshot was taken";
 	case SKIP_TORN:
 		return "kept changing while it was read: its content may be mixed";
+	case SKIP_RESERVED:
+		return "name that moat does not touch";
 	default:
 		return "unknown reason";
 	}

@@ -25,7 +25,9 @@ enum skip_reason {
 	SKIP_MOUNT = 2,      /* another filesystem is mounted there */
 	SKIP_UNREADABLE = 3, /* no permission to read */
 	SKIP_VANISHED = 4,   /* gone between the walk and the reading */
-	SKIP_TORN = 5 /* captured, but it kept changing while it was read: content may be mixed */
+	SKIP_TORN = 5, /* captured, but it kept changing while it was read: content may be mixed */
+	SKIP_RESERVED =
+		6 /* in an archive that was imported, under a name that moat does not touch */
 };
 const char *skip_text(int reason); /* "special file (socket, FIFO or device)", ... */
 

@@ -208,7 +208,7 @@ get_skips(struct reader *reader)
 	for (; manifest->skip_count < count && reader->wrong == NULL; manifest->skip_count++) {
 		struct manifest_skip *skip = &manifest->skips[manifest->skip_count];
 
-		skip->reason = (int) get_limited(reader, SKIP_TORN, "a skip's reason is unknown");
+		skip->reason = (int) get_limited(reader, SKIP_RESERVED, "a skip's reason is unknown");
 		skip->path = get_string(reader, &size);
 		skip->detail = get_string(reader, &size);
 		if (!is_relative_path(skip->path) || skip->reason == 0)

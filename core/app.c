@@ -6,6 +6,7 @@
 
 #include "core/args.h"
 #include "core/log.h"
+#include "core/scratch.h"
 
 int
 args_parse(int argc, char **argv, const struct command **ret_command, struct args **ret,
@@ -87,6 +88,7 @@ app_home(struct app *app, struct moat_error *err)
 		home_close(home);
 		return moat_wrap(err, "completing what was interrupted");
 	}
+	scratch_clear(home);
 	app->home = home;
 	return 0;
 }

@@ -19,6 +19,8 @@ command_fn cmd_snapshot_create;
 command_fn cmd_snapshot_delete;
 command_fn cmd_snapshot_prune;
 command_fn cmd_snapshot_diff;
+command_fn cmd_snapshot_export;
+command_fn cmd_snapshot_import;
 command_fn cmd_snapshot_list;
 command_fn cmd_snapshot_restore;
 command_fn cmd_snapshot_show;

@@ -5,6 +5,7 @@
 
 static const char *const color_choices[] = {"auto", "always", "never", NULL};
 static const char *const commit_choices[] = {"never", "success", NULL};
+static const char *const format_choices[] = {"tar", "tar.lz4", "tar.gz", "tar.zst", NULL};
 static const char *const network_choices[] = {"none", "open", NULL};
 static const char *const stream_choices[] = {"stdout", "stderr", NULL};
 
@@ -81,6 +82,21 @@ static const struct option_spec snapshot_prune_options[] = {
 	{"max-bytes", 0, OPTION_VALUE, "SIZE", NULL, "keep what fits into SIZE: 500M, 2GiB"},
 	{"workspace", 0, OPTION_VALUE, "DIR", NULL, "of that workspace (default: the current directory)"},
 	{"dry-run", 0, OPTION_FLAG, NULL, NULL, "only say what would be done"},
+	END
+};
+
+static const struct option_spec snapshot_export_options[] = {
+	{"format", 0, OPTION_VALUE, "FORMAT", format_choices, "instead of by the name: tar, tar.lz4, tar.gz, tar.zst"},
+	{"force", 'f', OPTION_FLAG, NULL, NULL, "replace FILE when it exists"},
+	END
+};
+
+static const struct option_spec snapshot_import_options[] = {
+	{"label", 0, OPTION_VALUE, "TEXT", NULL, "a remark to find it by"},
+	{"workspace", 0, OPTION_VALUE, "DIR", NULL, "for that workspace (default: the current directory)"},
+	{"max-entries", 0, OPTION_VALUE, "N", NULL, "refuse an archive with more entries (default: 2000000)"},
+	{"max-file-bytes", 0, OPTION_VALUE, "SIZE", NULL, "refuse one with a larger file (default: 64GiB)"},
+	{"max-bytes", 0, OPTION_VALUE, "SIZE", NULL, "refuse one whose files are larger together (default: 256GiB)"},
 	END
 };
 
@@ -187,6 +203,22 @@ const struct command commands[] = {
 			"Those given, or all of the workspace in the current directory. Lists the files that are "
 			"lost or damaged; the status is then 1.",
 		.max_arguments = -1, .run = cmd_snapshot_verify,
+	}, {
+		.name = "export", .parent = "snapshot", .synopsis = "[OPTION]... SNAP FILE",
+		.summary = "write a snapshot as a tar archive",
+		.description =
+			"FILE tells the format by its end: .tar, .tar.lz4, .tar.gz or .tar.zst. `-' is standard "
+			"output, a plain tar unless --format says otherwise. Stock tar reads it.",
+		.options = snapshot_export_options, .min_arguments = 2, .max_arguments = 2,
+		.run = cmd_snapshot_export,
+	}, {
+		.name = "import", .parent = "snapshot", .synopsis = "[OPTION]... FILE",
+		.summary = "take a tar archive as a snapshot of a workspace",
+		.description =
+			"Nothing is written before the whole archive was read and found to be harmless, and the "
+			"workspace is not touched. `-' is standard input. Prints the snapshot's id.",
+		.options = snapshot_import_options, .min_arguments = 1, .max_arguments = 1,
+		.run = cmd_snapshot_import,
 	}, {
 		.name = "rollback", .synopsis = "[OPTION]... RUN [SNAP]",
 		.summary = "put a run's workspace back to what it was before",

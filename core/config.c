@@ -68,6 +68,9 @@ static const struct conf_rule rules[] = {
 	{"snapshots.retention.max_count", conf_read_int, AT(snapshots.max_count), COUNT},
 	{"snapshots.retention.max_bytes", conf_read_size, AT(snapshots.max_bytes)},
 	{"snapshots.retention.delete_initial", conf_read_bool, AT(snapshots.delete_initial)},
+	{"snapshots.import.max_entries", conf_read_int, AT(snapshots.import_max_entries), COUNT},
+	{"snapshots.import.max_file_bytes", conf_read_size, AT(snapshots.import_max_file_bytes)},
+	{"snapshots.import.max_bytes", conf_read_size, AT(snapshots.import_max_bytes)},
 	{"tracing.disable_exec", conf_read_bool, AT(tracing.disable_exec)},
 	{"tracing.backend", conf_read_name, AT(tracing.backend)},
 	{"tracing.poll_interval_ms", conf_read_int, AT(tracing.poll_interval_ms), .min = 1, .max = 3600000},
@@ -88,6 +91,9 @@ set_defaults(struct config *config, struct moat_error *err)
 	config->attach.double_press_ms = 500;
 	config->snapshots.idle_threshold_seconds = 30;
 	config->snapshots.max_count = 0;
+	config->snapshots.import_max_entries = 2000000;
+	config->snapshots.import_max_file_bytes = (uint64_t) 64 << 30;
+	config->snapshots.import_max_bytes = (uint64_t) 256 << 30;
 	config->tracing.poll_interval_ms = 100;
 	config->plugins = calloc(1, sizeof *config->plugins);
 	if (config->sandbox == NULL || config->commit == NULL || config->network_policy == NULL ||

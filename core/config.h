@@ -52,6 +52,9 @@ struct config {
 		int64_t max_count;  /* 0: no limit */
 		uint64_t max_bytes; /* 0: no limit */
 		bool delete_initial;
+		int64_t import_max_entries;     /* 2,000,000 */
+		uint64_t import_max_file_bytes; /* 64 GiB */
+		uint64_t import_max_bytes;      /* 256 GiB */
 	} snapshots;
 	struct {
 		bool disable_exec;

@@ -152,8 +152,8 @@ user_home(void)
 	return home == NULL ? NULL : realpath(home, NULL);
 }
 
-static int
-check_place(const struct home *home, const char *path, struct moat_error *err)
+int
+workspace_check_place(const struct home *home, const char *path, struct moat_error *err)
 {
 	AUTO_FREE char *user = user_home();
 
@@ -275,7 +275,8 @@ workspace_open(const struct home *home, const char *path, struct workspace **ret
 	AUTO_WORKSPACE struct workspace *workspace = NULL;
 
 	if (workspace_open_at(path == NULL ? "." : path, &workspace, err) < 0 ||
-	    check_place(home, workspace->path, err) < 0 || open_state(home, workspace, err) < 0)
+	    workspace_check_place(home, workspace->path, err) < 0 ||
+	    open_state(home, workspace, err) < 0)
 		return -1;
 	*ret = STEAL(workspace);
 	return 0;
@@ -311,7 +312,7 @@ workspace_open_known(const struct home *home, const char *hash, struct workspace
 			"`%s/workspaces/%s/workspace.json' is damaged: it is not the record of "
 			"`%s'",
 			home->path, hash, path);
-	if (check_place(home, path, err) < 0)
+	if (workspace_check_place(home, path, err) < 0)
 		return -1;
 	workspace->state_fd = steal_fd(&state_fd);
 	/* A workspace that is gone still has snapshots to list. */

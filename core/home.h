@@ -39,6 +39,9 @@ struct workspace {
  * what to do instead. */
 int workspace_open(const struct home *home, const char *path, struct workspace **ret,
 		   struct moat_error *err);
+/* The checks of workspace_open() alone, for a path that is resolved. */
+int
+workspace_check_place(const struct home *home, const char *path, struct moat_error *err);
 /* Any directory, unchecked and without state (state_fd -1): where `--to` restores to. */
 int workspace_open_at(const char *path, struct workspace **ret, struct moat_error *err);
 /* By the hash of a known workspace (its path may be gone: fd is -1 then). */
