@@ -381,9 +381,14 @@ cmd_rollback(struct app *app, const struct args *args, struct moat_error *err)
 /* ------------------------------------------------------------------------------- delete, verify
  */
 
-/* What a verification finds, for people or into an array. */
-struct findings {
-	const struct snap *snap;
+/* A verification: what it finds, for people or into arrays. */
+struct verification {
+	struct app *app;
+	struct snap_verifier *verifier;
+	json_t *results;
+	uint64_t looked_at, damaged;
+	/* Of the snapshot at hand. */
+	const char *id;
 	json_t *array;
 	uint64_t count;
 	bool failed;
@@ -392,12 +397,12 @@ struct findings {
 static void
 note_damage(void *context, const char *path, const char *why)
 {
-	struct findings *findings = context;
+	struct verification *v = context;
 	AUTO_JSON json_t *item = NULL;
 
-	findings->count++;
-	if (findings->array == NULL) {
-		out("%s ", findings->snap->id);
+	v->count++;
+	if (v->array == NULL) {
+		out("%s ", v->id);
 		out_escaped(path);
 		out(": ");
 		out_escaped(why);
@@ -406,51 +411,94 @@ note_damage(void *context, const char *path, const char *why)
 	}
 	item = json_object();
 	if (item == NULL || json_put_text(item, "path", path) < 0 ||
-	    json_put_text(item, "reason", why) < 0 || json_array_append(findings->array, item) < 0)
-		findings->failed = true;
+	    json_put_text(item, "reason", why) < 0 || json_array_append(v->array, item) < 0)
+		v->failed = true;
 }
 
-/* A snapshot that cannot even be looked at is damaged as a whole: path "". */
-static int
-verify_one(struct app *app, struct snap_verifier *verifier, const struct snap *snap,
-	   json_t *results, uint64_t *damaged, struct moat_error *err)
+static void
+begin_result(struct verification *v, const char *id)
 {
-	AUTO_JSON json_t *result = json_object();
-	struct findings findings = {.snap = snap, .array = app->json ? json_array() : NULL};
+	v->id = id;
+	v->count = 0;
+	v->array = v->app->json ? json_array() : NULL;
+	v->failed = v->failed || (v->app->json && v->array == NULL);
+}
+
+static void
+end_result(struct verification *v)
+{
+	AUTO_JSON json_t *result = NULL;
+
+	v->looked_at++;
+	v->damaged += v->count > 0;
+	if (!v->app->json) {
+		if (v->count == 0)
+			log_notice("%s is whole", v->id);
+		return;
+	}
+	result = json_object();
+	if (result == NULL || json_put_text(result, "id", v->id) < 0 ||
+	    json_put_bool(result, "ok", v->count == 0) < 0 ||
+	    json_put_new(result, "damaged", STEAL(v->array)) < 0 ||
+	    json_array_append(v->results, result) < 0)
+		v->failed = true;
+}
+
+/* A record that cannot even be read. */
+static void
+note_unreadable(void *context, const char *id, const char *why)
+{
+	struct verification *v = context;
+
+	begin_result(v, id);
+	note_damage(v, "", why);
+	end_result(v);
+}
+
+static bool
+is_gone(const struct app *app, const char *id)
+{
+	AUTO_SNAP struct snap *snap = NULL;
 	struct moat_error why = MOAT_ERROR_INIT;
 
-	if (snap_verify(verifier, snap, note_damage, &findings, &why) < 0) {
-		if (why.code != MOAT_CORRUPT && why.code != MOAT_NOT_FOUND) {
-			json_decref(findings.array);
-			return moat_error_set(err, why.code, why.sys_errno, "%s", why.message);
+	return snap_find(app->home, id, &snap, &why) < 0 && why.code == MOAT_NOT_FOUND;
+}
+
+/* A snapshot that cannot be looked at is damaged as a whole: path "". */
+static int
+verify_one(struct verification *v, const struct snap *snap, bool named, struct moat_error *err)
+{
+	struct moat_error why = MOAT_ERROR_INIT;
+
+	begin_result(v, snap->id);
+	if (snap_verify(v->verifier, snap, note_damage, v, &why) < 0) {
+		bool gone = why.code == MOAT_NOT_FOUND && is_gone(v->app, snap->id);
+
+		if (gone || (why.code != MOAT_CORRUPT && why.code != MOAT_NOT_FOUND)) {
+			json_decref(STEAL(v->array));
+			/* Somebody deleted it meanwhile. */
+			return gone && !named ? 0
+					      : moat_error_set(err, why.code, why.sys_errno, "%s",
+							       why.message);
 		}
-		note_damage(&findings, "", why.message);
+		note_damage(v, "", why.message);
 	}
-	*damaged += findings.count > 0;
-	if (!app->json) {
-		if (findings.count == 0)
-			log_notice("%s is whole", snap->id);
-		return 0;
-	}
-	if (result == NULL || findings.failed || json_put_text(result, "id", snap->id) < 0 ||
-	    json_put_bool(result, "ok", findings.count == 0) < 0 ||
-	    json_put_new(result, "damaged", findings.array) < 0 ||
-	    json_array_append(results, result) < 0)
-		return moat_fail_memory(err);
+	end_result(v);
 	return 0;
 }
 
 /* Those named, else all of the workspace here. */
 static int
-chosen_snapshots(struct app *app, const struct args *args, struct snap_list *ret,
+chosen_snapshots(struct verification *v, const struct args *args, struct snap_list *ret,
 		 struct moat_error *err)
 {
 	AUTO_WORKSPACE struct workspace *workspace = NULL;
+	struct app *app = v->app;
 
 	if (args_size(args) == 0) {
 		if (workspace_open(app->home, NULL, &workspace, err) < 0)
 			return -1;
-		return snap_list(workspace, ret, err);
+		return snap_list_with(workspace, ret, note_unreadable, v, err);
 	}
 	ret->items = calloc((size_t) args_size(args), sizeof(*ret->items));
 	if (ret->items == NULL)
@@ -469,22 +517,26 @@ cmd_snapshot_verify(struct app *app, const struct args *args, struct moat_error 
 	AUTO_SNAP_LIST struct snap_list list = {0};
 	AUTO_JSON json_t *results = json_array();
 	AUTO_SNAP_VERIFIER struct snap_verifier *verifier = snap_verifier_new(app);
-	uint64_t damaged = 0;
+	struct verification v = {.app = app, .verifier = verifier, .results = results};
 
 	if (results == NULL || verifier == NULL)
 		return moat_fail_memory(err);
-	if (open_home(app, err) < 0 || chosen_snapshots(app, args, &list, err) < 0)
+	if (open_home(app, err) < 0 || chosen_snapshots(&v, args, &list, err) < 0)
 		return -1;
 	for (size_t i = 0; i < list.count; i++)
-		if (verify_one(app, verifier, list.items[i], results, &damaged, err) < 0)
+		if (verify_one(&v, list.items[i], args_size(args) > 0, err) < 0)
 			return -1;
+	if (v.failed)
+		return moat_fail_memory(err);
 	if (app->json && json_print(results, false, err) < 0)
 		return -1;
-	if (damaged > 0)
+	if (v.damaged > 0)
 		return moat_fail(err, MOAT_CORRUPT,
-				 "%" PRIu64 " of %zu snapshots are damaged; take a new one of what "
-				 "matters, and delete them",
-				 damaged, list.count);
+				 "%" PRIu64 " of %" PRIu64
+				 " snapshots are damaged; `moat recover' makes records again where "
+				 "the store is whole; take a new snapshot of what matters, and "
+				 "delete the others",
+				 v.damaged, v.looked_at);
 	return 0;
 }
 

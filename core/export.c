@@ -362,7 +362,8 @@ write_archive(struct exporting *e, enum compress_format format, struct export_fi
 
 	/* Nobody must delete meanwhile what is being read. */
 	if (lock < 0 || snap_manifest(e->app->home, e->snap, &e->manifest, err) < 0 ||
-	    snap_open_own_backend(e->app, e->workspace, e->snap, &store_fd, &e->backend, err) < 0)
+	    snap_open_backend_named(e->app, e->workspace, e->snap->backend, e->snap->id, &store_fd,
+				    &e->backend, err) < 0)
 		return -1;
 	if (prepare(e, err) == 0 && compress_open(format, &sink, &e->out, err) == 0)
 		result = put_all(e, err);

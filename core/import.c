@@ -198,9 +198,9 @@ forget_workspace(const struct home *home, const struct workspace *workspace)
 	AUTO_CLOSEDIR DIR *stream = fd < 0 ? NULL : fs_open_stream(fd, "", NULL);
 	struct dirent *entry;
 
-	while (stream != NULL && (entry = readdir(stream)) != NULL)
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			return;
+	/* In doubt it stays. */
+	if (stream != NULL && fs_read_name(stream, &entry, NULL) != 0)
+		return;
 	/* What stays is empty, and of no harm. */
 	(void) fs_remove_tree(home->workspaces_fd, workspace->hash, NULL);
 }

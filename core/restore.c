@@ -453,22 +453,22 @@ static int
 prepare_target(struct app *app, const char *path, struct txn_prelude **ret, struct moat_error *err)
 {
 	AUTO_CLOSEDIR DIR *stream = NULL;
-	const struct dirent *entry;
+	struct dirent *entry;
 	struct stat st;
+	int next;
 
 	if (lstat(path, &st) < 0 && errno == ENOENT)
 		return make_target(app, path, ret, err);
 	stream = opendir(path);
 	if (stream == NULL)
 		return moat_fail_errno(err, "open the directory `%s'", path);
-	while ((entry = readdir(stream)) != NULL)
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			return moat_fail(
-				err, MOAT_USAGE,
-				"the directory `%s' is not empty; give one that is, or that does "
-				"not exist yet",
-				path);
-	return 0;
+	next = fs_read_name(stream, &entry, err);
+	if (next > 0)
+		return moat_fail(err, MOAT_USAGE,
+				 "the directory `%s' is not empty; give one that is, or that does "
+				 "not exist yet",
+				 path);
+	return next < 0 ? moat_wrap(err, "the directory `%s'", path) : 0;
 }
 
 static int

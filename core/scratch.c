@@ -95,7 +95,7 @@ scratch_clear(const struct home *home)
 			    local.message);
 		return;
 	}
-	while ((entry = readdir(stream)) != NULL)
+	while (fs_read_name(stream, &entry, NULL) > 0) /* what is not seen now, the next time */
 		if (strncmp(entry->d_name, PREFIX "_", sizeof PREFIX) == 0)
 			clear_one(home, entry->d_name);
 }

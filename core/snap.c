@@ -376,7 +376,8 @@ find_same(struct app *app, const struct workspace *workspace, const struct manif
 
 /* What the capture may write to is copied. */
 static int
-copy_live(const struct manifest *live, struct manifest **ret, struct moat_error *err)
+copy_live(const struct manifest *live, const struct manifest *desired, struct manifest **ret,
+	  struct moat_error *err)
 {
 	AUTO_MANIFEST struct manifest *copy = manifest_new();
 	struct manifest *owner = (struct manifest *) live;
@@ -397,6 +398,14 @@ copy_live(const struct manifest *live, struct manifest **ret, struct moat_error 
 	for (size_t i = 0; i < live->skip_count; i++)
 		if (manifest_add_skip(copy, live->skips[i].path, live->skips[i].reason,
 				      live->skips[i].detail, err) < 0)
+			return -1;
+	/* What `desired' could not look into is not in `live', and none of the copy's business. */
+	for (size_t i = 0; i < desired->skip_count; i++)
+		if (desired->skips[i].reason != SKIP_TORN &&
+		    manifest_find(copy, desired->skips[i].path) < 0 &&
+		    manifest_find_skip(copy, desired->skips[i].path) == NULL &&
+		    manifest_add_skip(copy, desired->skips[i].path, desired->skips[i].reason,
+				      desired->skips[i].detail, err) < 0)
 			return -1;
 	for (size_t i = 0; i < live->rule_count; i++)
 		if (manifest_add_rule(copy, live->rules[i].directory, live->rules[i].source,
@@ -421,7 +430,7 @@ take_safety(struct making *making, const struct snap *snap, const struct manifes
 	making->before = manifest_reference((struct manifest *) desired);
 	if (making->previous == NULL)
 		return moat_fail_memory(err);
-	if (open_making(making, err) < 0 || copy_live(live, &manifest, err) < 0)
+	if (open_making(making, err) < 0 || copy_live(live, desired, &manifest, err) < 0)
 		return -1;
 	return store(making, manifest, ret, err);
 }

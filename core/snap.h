@@ -39,6 +39,10 @@ void snap_list_free(struct snap_list *list);
 
 /* All of one workspace; a damaged record is a warning that names it, not a failure. */
 int snap_list(const struct workspace *workspace, struct snap_list *ret, struct moat_error *err);
+/* The same; unreadable() is told of damaged records instead. */
+typedef void snap_unreadable_fn(void *context, const char *id, const char *why);
+int snap_list_with(const struct workspace *workspace, struct snap_list *ret,
+		   snap_unreadable_fn *unreadable, void *context, struct moat_error *err);
 /* All of every workspace in the home. */
 int snap_list_all(const struct home *home, struct snap_list *ret, struct moat_error *err);
 /* An id or a unique prefix of one, in any workspace. */

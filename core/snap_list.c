@@ -51,10 +51,11 @@ snap_list_append(struct snap_list *list, struct snap *snap, struct moat_error *e
 	return 0;
 }
 
-/* strict: a record that cannot be read is a failure, since what it needs cannot be known. */
+/* strict: a record that cannot be read is a failure, since what it needs cannot be known; else it
+ * is told to unreadable(), or warned of. */
 static int
-list_directory(int all_fd, const char *hash, bool strict, struct snap_list *list,
-	       struct moat_error *err)
+list_directory(int all_fd, const char *hash, bool strict, snap_unreadable_fn *unreadable,
+	       void *context, struct snap_list *list, struct moat_error *err)
 {
 	AUTO_CLOSEDIR DIR *stream = fs_open_stream(all_fd, "", err);
 	struct dirent *entry;
@@ -83,7 +84,9 @@ list_directory(int all_fd, const char *hash, bool strict, struct snap_list *list
 					err, local.code, local.sys_errno,
 					"%s; `moat recover' may make its record again",
 					local.message);
-			if (!gone)
+			if (!gone && unreadable != NULL)
+				unreadable(context, entry->d_name, local.message);
+			else if (!gone)
 				log_warning("%s", local.message);
 			continue;
 		}
@@ -100,7 +103,24 @@ snap_list_strict(const struct workspace *workspace, bool strict, struct snap_lis
 	AUTO_CLOSE int all_fd = snap_directory(workspace, err);
 	AUTO_SNAP_LIST struct snap_list list = {0};
 
-	if (all_fd < 0 || list_directory(all_fd, workspace->hash, strict, &list, err) < 0)
+	if (all_fd < 0 ||
+	    list_directory(all_fd, workspace->hash, strict, NULL, NULL, &list, err) < 0)
+		return -1;
+	snap_list_sort(&list);
+	*ret = list;
+	list = (struct snap_list){0};
+	return 0;
+}
+
+int
+snap_list_with(const struct workspace *workspace, struct snap_list *ret,
+	       snap_unreadable_fn *unreadable, void *context, struct moat_error *err)
+{
+	AUTO_CLOSE int all_fd = snap_directory(workspace, err);
+	AUTO_SNAP_LIST struct snap_list list = {0};
+
+	if (all_fd < 0 ||
+	    list_directory(all_fd, workspace->hash, false, unreadable, context, &list, err) < 0)
 		return -1;
 	snap_list_sort(&list);
 	*ret = list;
@@ -138,7 +158,7 @@ snap_list_all(const struct home *home, struct snap_list *ret, struct moat_error 
 		/* A workspace without snapshots yet. */
 		if (all_fd < 0)
 			continue;
-		if (list_directory(all_fd, entry->d_name, false, &list, err) < 0)
+		if (list_directory(all_fd, entry->d_name, false, NULL, NULL, &list, err) < 0)
 			return -1;
 	}
 	if (next < 0)

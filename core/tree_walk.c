@@ -569,6 +569,11 @@ walk_folder(struct walker *walker, struct folder *folder, struct moat_error *err
 	if (result <= 0)
 		return result;
 	count = read_names(walker, fd);
+	/* It was removed since it was opened. */
+	if (count < 0 && errno == ENOENT && folder->parent != NULL) {
+		folder->entry = NULL;
+		return 0;
+	}
 	if (count < 0 && (errno == EACCES || errno == EPERM))
 		return skip_unreadable(walker, folder->path, errno, err);
 	if (count < 0)

@@ -253,10 +253,15 @@ tree_set_xattrs(int fd, const void *xattrs, uint32_t size, struct moat_error *er
 		if (fremovexattr(fd, name[i]) < 0 && errno != ENODATA)
 			return moat_fail_errno(err, "remove the extended attribute `%s'", name[i]);
 	}
-	while (size > 0 &&
-	       next_attribute(&position, (const char *) xattrs + size, &attribute, NULL) > 0) {
-		if (set_attribute(fd, &attribute, err) < 0)
-			return -1;
+	/* An access control list may forbid to write the others, so those of the system come last.
+	 */
+	for (int round = 0; size > 0 && round < 2; round++) {
+		position = xattrs;
+		while (next_attribute(&position, (const char *) xattrs + size, &attribute, NULL) >
+		       0)
+			if (begins_with(attribute.name, "system.") == (round == 1) &&
+			    set_attribute(fd, &attribute, err) < 0)
+				return -1;
 	}
 	return 0;
 }

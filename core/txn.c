@@ -507,10 +507,11 @@ find_orphans(const struct home *home, struct orphans *orphans, struct moat_error
 	AUTO_CLOSE int gate = fs_lock(home->txn_fd, ".lock", true, true, err);
 	AUTO_CLOSEDIR DIR *stream = gate < 0 ? NULL : fs_open_stream(home->txn_fd, "", err);
 	struct dirent *entry;
+	int next;
 
 	if (stream == NULL)
 		return -1;
-	while ((entry = readdir(stream)) != NULL) {
+	while ((next = fs_read_name(stream, &entry, err)) > 0) {
 		struct moat_error local = MOAT_ERROR_INIT;
 		struct journal journal, *more;
 
@@ -530,7 +531,7 @@ find_orphans(const struct home *home, struct orphans *orphans, struct moat_error
 		orphans->items = more;
 		orphans->items[orphans->count++] = journal;
 	}
-	return 0;
+	return next < 0 ? -1 : 0;
 }
 
 int

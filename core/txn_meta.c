@@ -64,7 +64,8 @@ set_xattrs(int dirfd, const char *name, const struct moat_entry *entry, struct m
 	AUTO_CLOSE int fd = -1;
 
 	/* Opening wants read permission, which the final mode, set later, may take away. */
-	if (fchmodat(dirfd, name, entry->mode | S_IRUSR | S_IWUSR, AT_SYMLINK_NOFOLLOW) < 0)
+	if (fchmodat(dirfd, name, (entry->mode & ~06000u) | S_IRUSR | S_IWUSR,
+		     AT_SYMLINK_NOFOLLOW) < 0)
 		return moat_fail_errno(err, "set the mode of `%s'", entry->path);
 	fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0)

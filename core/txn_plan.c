@@ -242,9 +242,10 @@ compare(struct draft *draft, struct step *step)
 	} else if (!meta_equal(live, desired)) {
 		step->action = ACT_META;
 	}
+	/* One that is there stays when nothing else of the mode changes; none is given. */
 	if (live != NULL && desired != NULL && desired->type == MOAT_FILE &&
-	    step->action != ACT_REPLACE && live->mode != desired->mode &&
-	    live->mode == meta_mode(desired))
+	    live->type == MOAT_FILE && step->action != ACT_REPLACE &&
+	    (desired->mode & 06000) != 0 && live->mode != desired->mode)
 		log_warning("%s does not get its setuid or setgid bit back", desired->path);
 }
 
@@ -324,19 +325,22 @@ holds_uncaptured(const struct draft *draft, const struct moat_entry *directory, 
 	AUTO_CLOSEDIR DIR *stream =
 		fs_open_stream(draft->txn->workspace->fd, directory->path, &local);
 	struct dirent *entry;
+	int next;
 
 	*ret_name = NULL;
-	if (stream == NULL && (local.code == MOAT_NOT_FOUND || local.code == MOAT_PERMISSION)) {
-		*ret_name = local.code == MOAT_NOT_FOUND ? NULL : strdup("(unreadable)");
+	if (stream == NULL && local.code == MOAT_NOT_FOUND)
 		return 0;
+	/* What is in it the walk could not see, either: it stays. */
+	if (stream == NULL && local.code == MOAT_PERMISSION &&
+	    manifest_find_skip(draft->live, directory->path) != NULL) {
+		*ret_name = strdup("(unreadable)");
+		return *ret_name == NULL ? moat_fail_memory(err) : 0;
 	}
 	if (stream == NULL)
 		return moat_error_set(err, local.code, local.sys_errno, "%s", local.message);
-	while ((entry = readdir(stream)) != NULL) {
+	while ((next = fs_read_name(stream, &entry, err)) > 0) {
 		AUTO_BUF struct buf path = {0};
 
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-			continue;
 		buf_format(&path, "%s%s%s", directory->path, directory->path[0] == '\0' ? "" : "/",
 			   entry->d_name);
 		if (buf_check(&path, err) < 0)
@@ -346,7 +350,7 @@ holds_uncaptured(const struct draft *draft, const struct moat_entry *directory, 
 		*ret_name = strdup(entry->d_name);
 		return *ret_name == NULL ? moat_fail_memory(err) : 0;
 	}
-	return 0;
+	return next < 0 ? moat_wrap(err, "`%s'", directory->path) : 0;
 }
 
 /* From the deepest directory up: what stays makes its parents stay. */

@@ -111,10 +111,11 @@ list_records(int undo_fd, const char *hash, struct records *ret,
 {
 	AUTO_CLOSEDIR DIR *stream = fs_open_stream(undo_fd, "", err);
 	struct dirent *entry;
+	int next;
 
 	if (stream == NULL)
 		return -1;
-	while ((entry = readdir(stream)) != NULL) {
+	while ((next = fs_read_name(stream, &entry, err)) > 0) {
 		AUTO_UNDO_RECORD struct undo_record record = {0};
 		struct moat_error local = MOAT_ERROR_INIT;
 		int found;
@@ -129,6 +130,8 @@ list_records(int undo_fd, const char *hash, struct records *ret,
 		else if (found == 1 && add_record(ret, &record, hash) < 0)
 			return moat_fail_memory(err);
 	}
+	if (next < 0)
+		return -1;
 	if (ret->count > 0)
 		qsort(ret->items, ret->count, sizeof *ret->items, newest_first);
 	return 0;
@@ -191,10 +194,11 @@ undo_find(const struct home *home, const char *text, struct undo_record *ret,
 	AUTO_CLOSEDIR DIR *stream = fs_open_stream(home->workspaces_fd, "", err);
 	AUTO_UNDO_RECORD struct undo_record found = {0};
 	struct dirent *entry;
+	int next;
 
 	if (stream == NULL)
 		return -1;
-	while ((entry = readdir(stream)) != NULL) {
+	while ((next = fs_read_name(stream, &entry, err)) > 0) {
 		AUTO_BUF struct buf path = {0};
 		AUTO_CLOSE int undo_fd = -1;
 		AUTO_RECORDS struct records records = {0};
@@ -212,6 +216,8 @@ undo_find(const struct home *home, const char *text, struct undo_record *ret,
 		     match(&records, text, &found, err) < 0))
 			return -1;
 	}
+	if (next < 0)
+		return -1;
 	if (found.id[0] == '\0')
 		return moat_fail(
 			err, MOAT_NOT_FOUND,

@@ -14,7 +14,7 @@ static const struct {
 	const char *variable; /* of the environment: where it is to be tested; or NULL */
 	bool lax;             /* see struct subject */
 } backends[] = {
-	{"archive", NULL, true},
+	{"archive", NULL, false},
 	{"reflink", "MOAT_TEST_REFLINK_DIR", false},
 };
 
