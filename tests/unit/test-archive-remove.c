@@ -205,6 +205,7 @@ test_interrupted(void **state)
 			die_after = points;
 			fake_on_poll = die;
 			remove_ok(world, FIRST, second);
+			tree_free(second);
 			_exit(0);
 		}
 		assert_int_equal(waitpid(pid, &status, 0), pid);
