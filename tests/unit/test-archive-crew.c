@@ -418,8 +418,9 @@ test_flat_memory(void **state)
 	tree_free(tree);
 	print_message("# %ld KiB for 6 MB, %ld KiB for %ld MB\n", small, large, size);
 	assert_true(small > 0 && large > 0);
-	/* Sanitizers keep what was freed. */
-	if (!HAVE_SANITIZER)
+	/* Sanitizers keep what was freed; valgrind, under which the scale is low, has memory of
+	 * its own. */
+	if (!HAVE_SANITIZER && test_scaled(100) >= 20)
 		assert_true(large < small + 2048 && large < 15 * 1024);
 }
 
