@@ -374,6 +374,17 @@ find_same(struct app *app, const struct workspace *workspace, const struct manif
 	return 0;
 }
 
+/* What `desired' could not look into is not in the live tree as it is seen through its eyes, and
+ * must be none of the copy's business, either: an object that was left out, or what is in a
+ * directory that was captured itself, if that is still there. */
+static bool
+is_left_out_still(const struct manifest *desired, const struct manifest_skip *skip,
+		  const struct manifest *copy)
+{
+	return skip->reason != SKIP_TORN && manifest_find_skip(copy, skip->path) == NULL &&
+	       (manifest_find(desired, skip->path) >= 0) == (manifest_find(copy, skip->path) >= 0);
+}
+
 /* What the capture may write to is copied. */
 static int
 copy_live(const struct manifest *live, const struct manifest *desired, struct manifest **ret,
@@ -399,11 +410,8 @@ copy_live(const struct manifest *live, const struct manifest *desired, struct ma
 		if (manifest_add_skip(copy, live->skips[i].path, live->skips[i].reason,
 				      live->skips[i].detail, err) < 0)
 			return -1;
-	/* What `desired' could not look into is not in `live', and none of the copy's business. */
 	for (size_t i = 0; i < desired->skip_count; i++)
-		if (desired->skips[i].reason != SKIP_TORN &&
-		    manifest_find(copy, desired->skips[i].path) < 0 &&
-		    manifest_find_skip(copy, desired->skips[i].path) == NULL &&
+		if (is_left_out_still(desired, &desired->skips[i], copy) &&
 		    manifest_add_skip(copy, desired->skips[i].path, desired->skips[i].reason,
 				      desired->skips[i].detail, err) < 0)
 			return -1;

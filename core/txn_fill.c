@@ -278,7 +278,7 @@ note_stripped(struct fill *fill, const struct moat_entry *entry)
 	named = fill->stripped++ < NAMED_MAX;
 	pthread_mutex_unlock(&fill->lock);
 	if (named)
-		log_warning("%s comes back without its setuid or setgid bit", entry->path);
+		log_warning("setuid and setgid bits are not restored: %s", entry->path);
 }
 
 /* Begins to write it, and leaves the waiting for the end: one commit of the filesystem's journal
@@ -630,7 +630,7 @@ stage_fill(struct txn *txn, struct moat_error *err)
 	    make_all(&fill, err) < 0)
 		return -1;
 	if (fill.stripped > NAMED_MAX)
-		log_warning("and %llu more come back without their setuid or setgid bits",
+		log_warning("setuid and setgid bits are not restored: and %llu more",
 			    (unsigned long long) (fill.stripped - NAMED_MAX));
 	for (size_t i = 0; i < plan->count; i++)
 		if (plan->ops[i].to >= 0 && fill.items[plan->ops[i].to].staged)

@@ -246,7 +246,7 @@ compare(struct draft *draft, struct step *step)
 	if (live != NULL && desired != NULL && desired->type == MOAT_FILE &&
 	    live->type == MOAT_FILE && step->action != ACT_REPLACE &&
 	    (desired->mode & 06000) != 0 && live->mode != desired->mode)
-		log_warning("%s does not get its setuid or setgid bit back", desired->path);
+		log_warning("setuid and setgid bits are not restored: %s", desired->path);
 }
 
 /* Files with several names: when the names of a group are not the same set as before, or its
