@@ -3,6 +3,7 @@
 #include "archive.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "crew.h"
 
@@ -24,6 +25,21 @@ archive_log(const struct archive *archive, int level, const char *format, ...)
 	(void) vsnprintf(line, sizeof line, format, args);
 	va_end(args);
 	archive->host->log(ARCHIVE_NAME, level, line);
+}
+
+int
+archive_check(const struct archive *archive, const void *data, size_t size, uint8_t ret[16],
+	      struct moat_error *err)
+{
+	AUTO_HASHER struct hasher hasher = {0};
+	uint8_t hash[MOAT_HASH_SIZE];
+
+	if (hasher_begin(&hasher, archive->host, err) < 0)
+		return -1;
+	hasher_data(&hasher, data, size);
+	hasher_end(&hasher, hash);
+	memcpy(ret, hash, 16);
+	return 0;
 }
 
 int

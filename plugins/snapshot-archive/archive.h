@@ -66,6 +66,10 @@ int archive_check_cancelled(const struct archive *archive, struct moat_error *er
 void
 archive_log(const struct archive *archive, int level, const char *format, ...) MOAT_PRINTF(3, 4);
 
+/* The first half of the SHA-256 of some bytes. */
+int archive_check(const struct archive *archive, const void *data, size_t size, uint8_t ret[16],
+		  struct moat_error *err);
+
 /* A content hash that is under way and is given up when its scope ends. */
 struct hasher {
 	const struct moat_host *host;

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The form of a pack.
  *
- *     LZ4 frames          each with content size and content checksum, at most FRAME_MAX bytes of
- *                         content; their contents, joined, are one tar stream
- *     a skippable frame   for which stock tools do not look: the index
- *         8 bytes             magic 0x184D2A50, size of the rest
- *         16 bytes per frame  its size in the file, its size uncompressed, its segment, the
- *                             segment's kind
- *         48 bytes            number of frames, SHA-256 of the index up to here, "MOATPACK"
+ *     LZ4 frames          each with its content size, at most FRAME_MAX bytes of content; their
+ * contents, joined, are one tar stream a skippable frame   for which stock tools do not look: the
+ * index 8 bytes             magic 0x184D2A50, size of the rest 32 bytes per frame  its size in the
+ * file, its size uncompressed, its segment, the segment's kind, the first half of the SHA-256 of
+ * its bytes 48 bytes            number of frames, SHA-256 of the index up to here, "MOATPACK"
  *
  * Frames follow one another without a gap, and the index follows the last.  A segment is a run of
  * frames that holds whole members of the tar stream:
@@ -29,7 +27,8 @@
 #define PACK_FRAME_MAGIC 0x184D2204u
 #define PACK_INDEX_MAGIC 0x184D2A50u
 #define PACK_MAGIC "MOATPACK"
-#define PACK_ITEM_SIZE 16
+#define PACK_CHECK_SIZE 16
+#define PACK_ITEM_SIZE (16 + PACK_CHECK_SIZE)
 #define PACK_FOOTER_SIZE (8 + MOAT_HASH_SIZE + 8)
 #define PACK_END_SIZE 1024 /* the two empty blocks that end a tar stream */
 
@@ -45,6 +44,7 @@ struct frame {
 	uint64_t offset;          /* in the file */
 	uint32_t packed, content; /* bytes there, and uncompressed */
 	uint32_t segment, kind;
+	uint8_t check[PACK_CHECK_SIZE]; /* of those in the file */
 };
 
 static inline uint32_t

@@ -37,14 +37,17 @@ pack_load(struct pack_cursor *cursor, const struct pack *pack, size_t index, str
 {
 	const struct frame *frame = &pack->frames[index];
 	size_t content = FRAME_MAX, packed = frame->packed, hint;
+	uint8_t check[PACK_CHECK_SIZE];
 
 	cursor->pack = NULL;
 	if (cursor->seen != NULL)
 		cursor->seen[index] = true;
 	if (pack_read_at(pack, frame->offset, cursor->input, packed, err) < 0)
 		return -1;
-	if (packed < 4 || get_u32(cursor->input) != PACK_FRAME_MAGIC)
-		return corrupt(err, "a frame is not one of LZ4");
+	if (archive_check(pack->archive, cursor->input, packed, check, err) < 0)
+		return -1;
+	if (memcmp(check, frame->check, sizeof check) != 0)
+		return corrupt(err, "a frame is damaged");
 	LZ4F_resetDecompressionContext(cursor->decoder);
 	hint = LZ4F_decompress(cursor->decoder, cursor->content, &content, cursor->input, &packed,
 			       NULL);

@@ -103,8 +103,14 @@ take_frames(struct pack *pack, const uint8_t *items, size_t count, uint64_t end,
 	if (pack->frames == NULL)
 		return moat_fail_memory(err);
 	for (size_t i = 0; i < count; i++, items += PACK_ITEM_SIZE) {
-		struct frame frame = {offset, get_u32(items), get_u32(items + 4),
-				      get_u32(items + 8), get_u32(items + 12)};
+		struct frame frame = {offset,
+				      get_u32(items),
+				      get_u32(items + 4),
+				      get_u32(items + 8),
+				      get_u32(items + 12),
+				      {0}};
+
+		memcpy(frame.check, items + 16, sizeof frame.check);
 
 		if (frame.content == 0 || frame.content > FRAME_MAX || frame.packed > packed_max ||
 		    frame.packed > end - offset || frame.kind > SEGMENT_END)

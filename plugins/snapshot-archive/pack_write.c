@@ -169,6 +169,7 @@ encode_index(const struct pack_writer *writer, struct buf *index, struct moat_er
 		buf_u32(index, writer->frames[i].content);
 		buf_u32(index, writer->frames[i].segment);
 		buf_u32(index, writer->frames[i].kind);
+		buf_append(index, writer->frames[i].check, PACK_CHECK_SIZE);
 	}
 	buf_u64(index, writer->count);
 	if (buf_check(index, err) < 0 || hasher_begin(&hasher, writer->archive->host, err) < 0)

@@ -13,10 +13,8 @@ press_init(struct press *press, const struct archive *archive, struct crew *crew
 	press->preferences.compressionLevel = archive->level;
 	press->preferences.frameInfo.blockSizeID = LZ4F_max1MB;
 	press->preferences.frameInfo.blockMode = LZ4F_blockIndependent;
-	press->preferences.frameInfo.contentChecksumFlag = LZ4F_contentChecksumEnabled;
-	/* Some bits of compressed data can flip without a change of the content: they are to be
-	 * found as well. */
-	press->preferences.frameInfo.blockChecksumFlag = LZ4F_blockChecksumEnabled;
+	/* No checksums of LZ4's own: the index has a better one of each frame, and that of the
+	 * content would cost a tenth of a capture. */
 	press->preferences.frameInfo.contentSize = 1; /* "yes"; the real size is filled in */
 	press->bound = LZ4F_compressFrameBound(FRAME_MAX, &press->preferences);
 }
@@ -30,16 +28,18 @@ press_destroy(struct press *press)
 	}
 }
 
+/* Fills in sizes and check of the frame. */
 static int
 compress(const struct press *press, const uint8_t *content, size_t size, uint8_t *packed,
-	 size_t *ret_size, struct moat_error *err)
+	 struct frame *ret, struct moat_error *err)
 {
 	size_t n = LZ4F_compressFrame(packed, press->bound, content, size, &press->preferences);
 
 	if (LZ4F_isError(n)) /* the room is always enough, so it is memory */
 		return moat_fail(err, MOAT_NO_MEMORY, "LZ4: %s", LZ4F_getErrorName(n));
-	*ret_size = n;
-	return 0;
+	ret->content = (uint32_t) size;
+	ret->packed = (uint32_t) n;
+	return archive_check(press->archive, packed, n, ret->check, err);
 }
 
 /* ------------------------------------------------------------------------- with the lock held */
@@ -62,8 +62,7 @@ help(struct press *press, struct moat_error *err)
 			continue;
 		chunk->state = CHUNK_BUSY;
 		pthread_mutex_unlock(&press->crew->lock);
-		r = compress(press, chunk->content, chunk->size, chunk->packed, &chunk->packed_size,
-			     err);
+		r = compress(press, chunk->content, chunk->size, chunk->packed, &chunk->frame, err);
 		pthread_mutex_lock(&press->crew->lock);
 		chunk->state = CHUNK_PACKED;
 		pthread_cond_broadcast(&press->crew->changed);
@@ -88,13 +87,13 @@ static int
 write_chunk(struct press *press, struct moat_error *err)
 {
 	struct chunk *chunk = chunk_of(press, press->written);
-	struct frame frame = press->large;
+	struct frame frame = chunk->frame;
 	int r;
 
 	if (press->written == press->filled || chunk->state != CHUNK_PACKED)
 		return 0;
-	frame.packed = (uint32_t) chunk->packed_size;
-	frame.content = (uint32_t) chunk->size;
+	frame.segment = press->large.segment;
+	frame.kind = press->large.kind;
 	if (pack_writer_reserve(press->pack, &frame, err) < 0)
 		return -1;
 	pthread_mutex_unlock(&press->crew->lock);
@@ -179,17 +178,13 @@ int
 strand_flush(struct strand *strand, struct moat_error *err)
 {
 	struct press *press = strand->press;
-	struct frame frame = {.segment = strand->segment,
-			      .kind = strand->kind,
-			      .content = (uint32_t) strand->used};
-	size_t packed = 0;
+	struct frame frame = {.segment = strand->segment, .kind = strand->kind};
 	int r;
 
 	if (strand->used == 0)
 		return 0;
-	if (compress(press, strand->content, strand->used, strand->packed, &packed, err) < 0)
+	if (compress(press, strand->content, strand->used, strand->packed, &frame, err) < 0)
 		return -1;
-	frame.packed = (uint32_t) packed;
 	pthread_mutex_lock(&press->crew->lock);
 	r = take(press, err);
 	if (r == 0)

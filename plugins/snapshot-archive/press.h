@@ -19,7 +19,8 @@ enum chunk_state { CHUNK_FREE, CHUNK_FILLED, CHUNK_BUSY, CHUNK_PACKED };
 struct chunk {
 	enum chunk_state state;
 	uint8_t *content, *packed;
-	size_t size, packed_size;
+	size_t size;
+	struct frame frame; /* once it is compressed */
 };
 
 struct press {

@@ -271,8 +271,7 @@ static void
 forge_pack(struct world *world, const void *content, size_t size, size_t claimed_packed,
 	   size_t claimed_content, uint32_t kind)
 {
-	LZ4F_preferences_t preferences = {
-		.frameInfo = {.contentSize = 1, .contentChecksumFlag = 1}};
+	LZ4F_preferences_t preferences = {.frameInfo = {.contentSize = 1}};
 	size_t room = LZ4F_compressFrameBound(size, &preferences);
 	struct sha256_ctx sha;
 	struct buf pack = {0}, index = {0};
@@ -288,6 +287,11 @@ forge_pack(struct world *world, const void *content, size_t size, size_t claimed
 	buf_u32(&index, (uint32_t) (claimed_content == 0 ? size : claimed_content));
 	buf_u32(&index, 0);
 	buf_u32(&index, kind);
+	sha256_init(&sha);
+	sha256_update(&sha, claimed_packed != 0 && claimed_packed < room ? claimed_packed : room,
+		      (const uint8_t *) frame);
+	sha256_digest(&sha, sizeof hash, hash);
+	buf_append(&index, hash, PACK_CHECK_SIZE);
 	buf_u64(&index, 1);
 	sha256_init(&sha);
 	sha256_update(&sha, index.size, (const uint8_t *) index.data);
