@@ -137,6 +137,17 @@ manifest_add_shared(struct manifest *manifest, struct manifest *owner,
 }
 
 struct moat_entry *
+manifest_add_copy(struct manifest *manifest, struct manifest *owner, const struct moat_entry *entry)
+{
+	struct moat_entry *copy = arena_alloc(&manifest->arena, sizeof *copy);
+
+	if (copy == NULL || manifest_add_shared(manifest, owner, copy, NULL) < 0)
+		return NULL;
+	*copy = *entry;
+	return copy;
+}
+
+struct moat_entry *
 manifest_own(struct manifest *manifest, size_t index)
 {
 	const struct moat_entry *entry = manifest->entries[index];

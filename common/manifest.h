@@ -96,6 +96,10 @@ struct moat_entry *manifest_add(struct manifest *manifest, const struct moat_ent
  * manifest.  The entry has one name (or is a directory), and is MOAT_SAME. */
 int manifest_add_shared(struct manifest *manifest, struct manifest *owner,
 			const struct moat_entry *entry, struct moat_error *err);
+/* The same with a copy of the entry, to be changed until sealed, whose strings stay `owner's; NULL:
+ * no memory. */
+struct moat_entry *manifest_add_copy(struct manifest *manifest, struct manifest *owner,
+				     const struct moat_entry *entry);
 /* An entry that may be written to: in place of a shared one its copy. */
 struct moat_entry *manifest_own(struct manifest *manifest, size_t index); /* NULL: no memory */
 int manifest_add_note(struct manifest *manifest, const char *key, const char *value,

@@ -14,6 +14,7 @@
 #include "core/filter_internal.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -496,11 +497,34 @@ new_filter(uint32_t flags, struct moat_error *err)
 	return filter;
 }
 
+static void *
+read_index(void *git)
+{
+	filter_git_load(git);
+	return NULL;
+}
+
+void
+filter_prepare(struct filter *filter)
+{
+	sigset_t all, saved;
+
+	if (filter->git == NULL || !filter_git_index_is_large(filter->git))
+		return;
+	/* Signals are the main thread's business. */
+	sigfillset(&all);
+	(void) pthread_sigmask(SIG_SETMASK, &all, &saved);
+	filter->reading = pthread_create(&filter->reader, NULL, read_index, filter->git) == 0;
+	(void) pthread_sigmask(SIG_SETMASK, &saved, NULL);
+}
+
 void
 filter_free(struct filter *filter)
 {
 	if (filter == NULL)
 		return;
+	if (filter->reading)
+		(void) pthread_join(filter->reader, NULL);
 	for (size_t i = 0; i < filter->rule_count; i++)
 		ignore_free(filter->rules[i].list);
 	for (struct repository *r = filter->repositories; r != NULL; r = r->next)

@@ -57,6 +57,8 @@ int filter_open(int rootfd, const char *root_path, const struct filter_options *
  * tracked. */
 int
 filter_open_stored(const struct manifest *manifest, struct filter **ret, struct moat_error *err);
+/* Begins, in a thread of its own, to read what the walk will ask for, if that is much. */
+void filter_prepare(struct filter *filter);
 void filter_free(struct filter *filter);
 void cleanup_filter(struct filter **filter);
 

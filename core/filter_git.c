@@ -79,6 +79,9 @@ filter_read(int dirfd, const char *name, bool follow, char **ret, size_t *ret_si
 
 /* ----------------------------------------------------------------------------------- opening */
 
+/* Bytes of an index: some 2,000 files. */
+#define INDEX_LARGE 262144
+
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int initialised;
 
@@ -329,6 +332,23 @@ look_up(struct filter_git *git, const char *path, bool is_directory, enum filter
 	if (!is_directory || (entry != NULL && entry->mode == GIT_FILEMODE_COMMIT))
 		*ret = TRACKED_ITSELF;
 	return 0;
+}
+
+bool
+filter_git_index_is_large(const struct filter_git *git)
+{
+	AUTO_FREE char *path = join(git_repository_path(git->repository), "index");
+	struct stat st;
+
+	return path != NULL && stat(path, &st) == 0 && st.st_size > INDEX_LARGE;
+}
+
+void
+filter_git_load(struct filter_git *git)
+{
+	pthread_mutex_lock(&git->lock);
+	(void) load_index(git, NULL);
+	pthread_mutex_unlock(&git->lock);
 }
 
 int

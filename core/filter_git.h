@@ -30,6 +30,11 @@ enum filter_tracked {
 int filter_git_tracked(struct filter_git *git, const char *path, bool is_directory,
 		       enum filter_tracked *ret, struct moat_error *err);
 
+/* Whether reading the index takes long enough to be worth a thread. */
+bool filter_git_index_is_large(const struct filter_git *git);
+/* Reads the index now; what fails will fail again when somebody asks.  [any thread] */
+void filter_git_load(struct filter_git *git);
+
 /* Reads a file as git reads files of patterns: *ret is NULL when it is missing, unreadable, empty,
  * or no regular file (it is never waited for); a symbolic link counts as missing unless `follow`.
  * The caller frees. */

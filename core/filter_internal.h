@@ -50,6 +50,9 @@ struct filter {
 	struct ignore_list *additional; /* points to a list of `rules`; NULL: none */
 	struct filter_git *git;         /* that of the root, until filter_root() */
 
+	pthread_t reader; /* filter_prepare() */
+	bool reading;
+
 	pthread_mutex_t lock; /* for all below */
 	struct arena arena;   /* scopes, and the strings of rules */
 	struct rules *rules;  /* stored: sorted */

@@ -237,11 +237,14 @@ take(struct making *making, struct snap **ret, struct moat_error *err)
 	CLEANUP(cleanup_filter) struct filter *filter = NULL;
 	AUTO_MANIFEST struct manifest *manifest = NULL;
 
-	if (open_making(making, err) < 0)
-		return -1;
 	if (options->source != NULL)
-		return store(making, options->source->manifest, ret, err);
-	if (open_filter(making->workspace, options, &filter, err) < 0 ||
+		return open_making(making, err) < 0
+			       ? -1
+			       : store(making, options->source->manifest, ret, err);
+	if (open_filter(making->workspace, options, &filter, err) < 0)
+		return -1;
+	filter_prepare(filter);
+	if (open_making(making, err) < 0 ||
 	    tree_scan(making->workspace->fd, filter, making->before, &manifest, err) < 0 ||
 	    store(making, manifest, ret, err) < 0)
 		return -1;
@@ -356,10 +359,10 @@ holds_now(const struct manifest *live, const struct manifest *taken)
 	return true;
 }
 
-/* The newest snapshot, if it is of what is there now. */
+/* The newest snapshot, if it is of what is there now.  snap: one that is not, known already. */
 static int
-find_same(struct app *app, const struct workspace *workspace, const struct manifest *live,
-	  struct snap **ret, struct moat_error *err)
+find_same(struct app *app, const struct workspace *workspace, const struct snap *snap,
+	  const struct manifest *live, struct snap **ret, struct moat_error *err)
 {
 	AUTO_SNAP_LIST struct snap_list list = {0};
 	AUTO_MANIFEST struct manifest *taken = NULL;
@@ -367,8 +370,8 @@ find_same(struct app *app, const struct workspace *workspace, const struct manif
 	if (snap_list(workspace, &list, err) < 0)
 		return -1;
 	/* One that cannot be read is none. */
-	if (list.count == 0 || snap_manifest(app->home, list.items[0], &taken, NULL) < 0 ||
-	    !holds_now(live, taken))
+	if (list.count == 0 || strcmp(list.items[0]->id, snap->id) == 0 ||
+	    snap_manifest(app->home, list.items[0], &taken, NULL) < 0 || !holds_now(live, taken))
 		return 0;
 	*ret = STEAL(list.items[0]);
 	return 0;
@@ -461,7 +464,7 @@ snap_safety(struct app *app, const struct workspace *workspace, const struct sna
 	int result = -1;
 
 	snprintf(label, sizeof label, "before restoring %s", snap->id);
-	if (find_same(app, workspace, live, ret, err) < 0)
+	if (find_same(app, workspace, snap, live, ret, err) < 0)
 		return -1;
 	if (*ret != NULL)
 		return 0;

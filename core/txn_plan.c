@@ -483,7 +483,8 @@ copy_used(const struct manifest *source, const bool *used, int64_t *index, struc
 		index[i] = -1;
 		if (!used[i])
 			continue;
-		entry = manifest_add(copy, source->entries[i]);
+		/* The manifests of a transaction outlive its plan. */
+		entry = manifest_add_copy(copy, (struct manifest *) source, source->entries[i]);
 		if (entry == NULL)
 			return moat_fail_memory(err);
 		/* Same order, so the same index after sealing; groups of names do not matter any

@@ -72,12 +72,13 @@ plan_subtree_end(const struct manifest *manifest, size_t top)
 static int
 encode_manifest(const struct manifest *manifest, struct buf *out, struct moat_error *err)
 {
-	AUTO_BUF struct buf encoded = {0};
+	size_t at = out->size;
 
-	if (manifest_encode(manifest, &encoded, err) < 0 || buf_check(&encoded, err) < 0)
+	buf_u64(out, 0);
+	if (buf_check(out, err) < 0 || manifest_encode(manifest, out, err) < 0)
 		return -1;
-	buf_u64(out, encoded.size);
-	buf_append(out, encoded.data, encoded.size);
+	for (unsigned i = 0; i < 8; i++)
+		out->data[at + i] = (char) ((out->size - at - 8) >> (8 * i));
 	return 0;
 }
 
