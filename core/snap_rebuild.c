@@ -309,12 +309,15 @@ each_workspace(struct app *app, visit_fn *visit, void *context, struct moat_erro
 		AUTO_WORKSPACE struct workspace *workspace = NULL;
 		struct moat_error why = MOAT_ERROR_INIT;
 		AUTO_CLOSE int lock = -1;
+		bool empty;
 
 		if (entry->d_name[0] == '.')
 			continue;
-		if (workspace_is_unfinished(app->home, entry->d_name))
+		if (workspace_clear_unfinished(app->home, entry->d_name, &empty, &why) == 0 &&
+		    empty)
 			continue;
-		if (workspace_open_known(app->home, entry->d_name, &workspace, &why) == 0) {
+		if (why.code == MOAT_OK &&
+		    workspace_open_known(app->home, entry->d_name, &workspace, &why) == 0) {
 			lock = fs_lock(workspace->state_fd, "lock", true, false, &why);
 			if (lock < 0 && why.code == MOAT_BUSY)
 				continue;
