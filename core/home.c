@@ -232,8 +232,20 @@ static int
 open_state(const struct home *home, struct workspace *workspace, struct moat_error *err)
 {
 	AUTO_JSON json_t *record = NULL;
+	AUTO_CLOSE int gate = -1;
 	struct stat st;
 
+	workspace->state_fd = fs_open_directory(home->workspaces_fd, workspace->hash, false, NULL);
+	if (workspace->state_fd >= 0 &&
+	    fstatat(workspace->state_fd, "workspace.json", &st, AT_SYMLINK_NOFOLLOW) == 0)
+		return 0;
+	/* Recovery removes those that were not finished: the gate keeps it out until this one is.
+	 */
+	cleanup_close(&workspace->state_fd);
+	workspace->state_fd = -1;
+	gate = fs_lock(home->txn_fd, ".lock", true, true, err);
+	if (gate < 0)
+		return -1;
 	workspace->state_fd = fs_open_directory(home->workspaces_fd, workspace->hash, true, err);
 	if (workspace->state_fd < 0)
 		return -1;
@@ -322,14 +334,58 @@ workspace_open_known(const struct home *home, const char *hash, struct workspace
 	return 0;
 }
 
-bool
-workspace_is_unfinished(const struct home *home, const char *hash)
+static bool
+is_empty_directory(int dirfd, const char *name)
 {
-	AUTO_CLOSE int fd = fs_open_directory(home->workspaces_fd, hash, false, NULL);
+	AUTO_CLOSEDIR DIR *stream = fs_open_stream(dirfd, name, NULL);
+	struct dirent *entry;
 
-	return fd >= 0 && faccessat(fd, "workspace.json", F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
-	       errno == ENOENT && faccessat(fd, "snapshots", F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
-	       faccessat(fd, "store", F_OK, AT_SYMLINK_NOFOLLOW) < 0;
+	return stream != NULL && fs_read_name(stream, &entry, NULL) == 0;
+}
+
+/* True when the state has nothing but what the making of it, and the first look into it, begin
+ * with; *ret_record: the word for whom it is, too. */
+static bool
+is_bare(const struct home *home, const char *hash, bool *ret_record)
+{
+	AUTO_CLOSEDIR DIR *stream = fs_open_stream(home->workspaces_fd, hash, NULL);
+	struct dirent *entry;
+	int next;
+
+	*ret_record = false;
+	if (stream == NULL)
+		return false;
+	while ((next = fs_read_name(stream, &entry, NULL)) > 0) {
+		const char *name = entry->d_name;
+
+		if (strcmp(name, "workspace.json") == 0)
+			*ret_record = true;
+		else if (strcmp(name, "lock") != 0 &&
+			 strncmp(name, FS_TEMPORARY_PREFIX, strlen(FS_TEMPORARY_PREFIX)) != 0 &&
+			 (strcmp(name, "snapshots") != 0 ||
+			  !is_empty_directory(dirfd(stream), name)))
+			return false;
+	}
+	return next == 0;
+}
+
+int
+workspace_clear_unfinished(const struct home *home, const char *hash, bool *ret_empty,
+			   struct moat_error *err)
+{
+	AUTO_CLOSE int gate = -1;
+	bool record;
+
+	*ret_empty = is_bare(home, hash, &record);
+	if (!*ret_empty || record)
+		return 0;
+	gate = fs_lock(home->txn_fd, ".lock", true, true, err);
+	if (gate < 0)
+		return -1;
+	/* Somebody may just have made it. */
+	return is_bare(home, hash, &record) && !record
+		       ? fs_remove_tree(home->workspaces_fd, hash, err)
+		       : 0;
 }
 
 int

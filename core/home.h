@@ -40,8 +40,7 @@ struct workspace {
 int workspace_open(const struct home *home, const char *path, struct workspace **ret,
 		   struct moat_error *err);
 /* The checks of workspace_open() alone, for a path that is resolved. */
-int
-workspace_check_place(const struct home *home, const char *path, struct moat_error *err);
+int workspace_check_place(const struct home *home, const char *path, struct moat_error *err);
 /* Any directory, unchecked and without state (state_fd -1): where `--to` restores to. */
 int workspace_open_at(const char *path, struct workspace **ret, struct moat_error *err);
 /* By the hash of a known workspace (its path may be gone: fd is -1 then). */
@@ -49,9 +48,10 @@ int workspace_open_known(const struct home *home, const char *hash, struct works
 			 struct moat_error *err);
 /* Whether its record is, byte for byte, what was written once. */
 int workspace_check_record(const struct workspace *workspace, struct moat_error *err);
-/* True when somebody died before the directory of a workspace had its record: the next who opens that
- * workspace goes on with it. */
-bool workspace_is_unfinished(const struct home *home, const char *hash);
+/* Removes the state of a workspace that somebody died in the making of.  *ret_empty: there was, or
+ * is, nothing in it yet but the word for whom it is. */
+int workspace_clear_unfinished(const struct home *home, const char *hash, bool *ret_empty,
+			       struct moat_error *err);
 void workspace_close(struct workspace *workspace);
 void cleanup_workspace(struct workspace **workspace);
 #define AUTO_WORKSPACE CLEANUP(cleanup_workspace)

@@ -77,6 +77,8 @@ int snap_list_strict(const struct workspace *workspace, bool strict, struct snap
 		     struct moat_error *err);
 int snap_list_append(struct snap_list *list, struct snap *snap, struct moat_error *err);
 void snap_list_sort(struct snap_list *list);
+/* True when the manifest of one of them is written against that of `id'. */
+bool snap_is_base(const struct snap_list *list, const char *id);
 
 /* ------------------------------------------------------------------------------------- content */
 

@@ -18,7 +18,10 @@ struct rebuilding {
 	const struct workspace *workspace;
 	int all_fd;
 	const char *backend;
-	struct snap_list lost; /* id, ref, stored_bytes */
+	struct snap_list lost;    /* id, ref, stored_bytes, base */
+	struct snap_list records; /* that there are; for the bases they have */
+	bool removed;             /* those that were removed are looked for */
+	bool any_removed;
 	uint64_t *rebuilt;
 };
 
@@ -58,6 +61,21 @@ write_lost(const struct rebuilding *r, const char *id, const void *manifest, siz
 	return fd < 0 ? -1 : fs_write_atomic(fd, "manifest", manifest, size, 0600, err);
 }
 
+/* What was removed, but kept by the store for the content that others need of it, is of no use here
+ * unless one of them is written against its manifest. */
+static bool
+is_of_this_round(struct rebuilding *r, const struct moat_ref *ref)
+{
+	bool removed = (ref->flags & MOAT_REF_REMOVED) != 0;
+
+	if (!r->removed) {
+		r->any_removed = r->any_removed || removed;
+		return !removed;
+	}
+	return removed &&
+	       (snap_is_base(&r->lost, ref->text) || snap_is_base(&r->records, ref->text));
+}
+
 /* First all manifests, since one may be written against another. */
 static int
 found(void *context, const struct moat_ref *ref, const void *manifest, size_t size,
@@ -65,7 +83,10 @@ found(void *context, const struct moat_ref *ref, const void *manifest, size_t si
 {
 	struct rebuilding *r = context;
 	AUTO_SNAP struct snap *snap = NULL;
+	char base[MANIFEST_ID_MAX];
 
+	if (!is_of_this_round(r, ref))
+		return 0;
 	if (!snap_is_id(ref->text)) {
 		log_warning("the store has `%s', which is no snapshot's id; it is left alone",
 			    ref->text);
@@ -85,7 +106,10 @@ found(void *context, const struct moat_ref *ref, const void *manifest, size_t si
 	snap->workspace = strdup(r->workspace->path);
 	snap->stored_bytes = ref->stored_bytes;
 	/* Removed ones come back as bases only. */
-	snap->type = strdup((ref->flags & MOAT_REF_REMOVED) != 0 ? "removed" : "manual");
+	snap->type = strdup(r->removed ? "removed" : "manual");
+	/* One that cannot be read is told of later. */
+	if (manifest_base(manifest, size, base, NULL) > 0 && (snap->base = strdup(base)) == NULL)
+		return moat_fail_memory(err);
 	if (snap->ref == NULL || snap->backend == NULL || snap->workspace == NULL ||
 	    snap->type == NULL)
 		return moat_fail_memory(err);
@@ -141,21 +165,17 @@ rebuild_one(const struct rebuilding *r, struct snap *snap, struct moat_error *er
 	AUTO_MANIFEST struct manifest *manifest = NULL;
 	AUTO_FREE char *data = NULL;
 	bool removed = strcmp(snap->type, "removed") == 0;
-	char lost[SNAP_NAME_MAX], bad[SNAP_NAME_MAX], base[MANIFEST_ID_MAX];
+	char lost[SNAP_NAME_MAX], bad[SNAP_NAME_MAX];
 	size_t size;
-	int difference;
 
 	snap_name(lost, LOST_PREFIX, snap->id);
 	snap_name(bad, BAD_PREFIX, snap->id);
 	if (make_way(r, snap->id, snap->id, err) < 0 ||
 	    snap_read_manifest(r->all_fd, snap->id, &data, &size, err) < 0)
 		return -1;
-	difference = manifest_base(data, size, base, err);
-	if (difference < 0 || snap_manifest(r->app->home, snap, &manifest, err) < 0 ||
+	if (snap_manifest(r->app->home, snap, &manifest, err) < 0 ||
 	    take_notes(snap, manifest, err) < 0)
 		return -1;
-	if (difference > 0 && (snap->base = strdup(base)) == NULL)
-		return moat_fail_memory(err);
 	if (snap_record(r->all_fd, lost, snap, data, size, err) < 0)
 		return -1;
 	if (!removed) {
@@ -181,6 +201,12 @@ rebuild_backend(struct rebuilding *r, struct moat_error *err)
 				    &store_fd, &backend, err) < 0 ||
 	    snapshot_enumerate(backend, found, r, err) < 0)
 		return -1;
+	if (r->any_removed) {
+		r->removed = true;
+		if (snap_list_strict(r->workspace, false, &r->records, err) < 0 ||
+		    snapshot_enumerate(backend, found, r, err) < 0)
+			return -1;
+	}
 	for (size_t i = 0; i < r->lost.count; i++) {
 		struct moat_error why = MOAT_ERROR_INIT;
 
@@ -228,6 +254,7 @@ snap_rebuild(struct app *app, const struct workspace *workspace, uint64_t *ret_r
 			continue;
 		result = rebuild_backend(&r, err);
 		snap_list_free(&r.lost);
+		snap_list_free(&r.records);
 		if (result < 0)
 			return moat_wrap(err, "rebuild the list of snapshots of %s",
 					 workspace->path);
@@ -282,12 +309,15 @@ each_workspace(struct app *app, visit_fn *visit, void *context, struct moat_erro
 		AUTO_WORKSPACE struct workspace *workspace = NULL;
 		struct moat_error why = MOAT_ERROR_INIT;
 		AUTO_CLOSE int lock = -1;
+		bool empty;
 
 		if (entry->d_name[0] == '.')
 			continue;
-		if (workspace_is_unfinished(app->home, entry->d_name))
+		if (workspace_clear_unfinished(app->home, entry->d_name, &empty, &why) == 0 &&
+		    empty)
 			continue;
-		if (workspace_open_known(app->home, entry->d_name, &workspace, &why) == 0) {
+		if (why.code == MOAT_OK &&
+		    workspace_open_known(app->home, entry->d_name, &workspace, &why) == 0) {
 			lock = fs_lock(workspace->state_fd, "lock", true, false, &why);
 			if (lock < 0 && why.code == MOAT_BUSY)
 				continue;

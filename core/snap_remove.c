@@ -88,8 +88,8 @@ needed_add(struct locator_set *set, const struct manifest *manifest, struct moat
 	return 0;
 }
 
-static bool
-is_base(const struct snap_list *list, const char *id)
+bool
+snap_is_base(const struct snap_list *list, const char *id)
 {
 	for (size_t i = 0; i < list->count; i++)
 		if (list->items[i]->base != NULL && strcmp(list->items[i]->base, id) == 0)
@@ -155,7 +155,7 @@ name_manifests(struct needed *needed, const char *backend, struct moat_error *er
 			needed->manifests[count++] = needed->list.items[i]->ref;
 	for (size_t i = 0; i < needed->bases.count; i++)
 		if (strcmp(needed->bases.items[i]->backend, backend) == 0 &&
-		    is_base(&needed->list, needed->bases.items[i]->id))
+		    snap_is_base(&needed->list, needed->bases.items[i]->id))
 			needed->manifests[count++] = needed->bases.items[i]->ref;
 	return 0;
 }
@@ -273,7 +273,7 @@ finish_removal(struct removal *removal, const char *directory, const char *id,
 	    use_backend(removal, snap->backend, id, err) < 0 ||
 	    snap_remove_content(removal->backend, snap->ref, &removal->needed, err) < 0)
 		return -1;
-	if (!is_base(&removal->needed.list, id))
+	if (!snap_is_base(&removal->needed.list, id))
 		return fs_remove_tree(removal->all_fd, directory, err);
 	snap_name(base, BASE_PREFIX, id);
 	if (strcmp(base, directory) != 0 &&
@@ -296,7 +296,7 @@ drop_bases(struct removal *removal, struct moat_error *err)
 		char name[SNAP_NAME_MAX];
 
 		snap_name(name, BASE_PREFIX, bases.items[i]->id);
-		if (!is_base(&list, bases.items[i]->id) &&
+		if (!snap_is_base(&list, bases.items[i]->id) &&
 		    finish_removal(removal, name, bases.items[i]->id, err) < 0)
 			return -1;
 	}
