@@ -278,6 +278,18 @@ picture_link(struct picture *picture)
 }
 
 void
+picture_see(const struct picture *captured, const struct picture *now, struct picture *ret)
+{
+	*ret = (struct picture){0};
+	for (size_t i = 0; i < now->count; i++) {
+		picture_add(ret, &now->items[i]);
+		if (picture_left_out(captured, now->items[i].path))
+			ret->items[i].uncaptured = true;
+	}
+	picture_link(ret);
+}
+
+void
 picture_free(struct picture *picture)
 {
 	for (size_t i = 0; i < picture->count; i++) {
@@ -302,13 +314,16 @@ bool
 picture_left_out(const struct picture *picture, const char *path)
 {
 	char *prefix = strdup(path);
-	bool found = false;
+	bool found = false, below = false;
 
 	while (prefix != NULL && !found) {
 		const struct sight *sight = picture_find(picture, prefix);
 		char *slash = strrchr(prefix, '/');
 
-		found = sight != NULL && sight->uncaptured;
+		/* Of a directory that could not be listed nobody knows what it held. */
+		found = sight != NULL && (sight->uncaptured ||
+					  (below && sight->closed && (sight->mode & 0400) == 0));
+		below = true;
 		if (slash == NULL)
 			break;
 		*slash = '\0';
@@ -339,8 +354,8 @@ is_same(const struct sight *expected, const struct sight *actual, unsigned long 
 
 	/* Another name of a file that was captured by a name elsewhere: it shares that one's fate.
 	 */
-	if (expected->uncaptured && S_ISREG(mode) && expected->links > 1)
-		return S_ISREG(actual->mode);
+	if (expected->uncaptured && !S_ISDIR(mode) && expected->links > 1)
+		return (actual->mode & S_IFMT) == (mode & S_IFMT);
 	if (strcmp(expected->text, actual->text) != 0)
 		return false;
 	if (actual->mode == mode)

@@ -34,7 +34,8 @@ struct story {
 
 /* ------------------------------------------------------------------------------- what must be */
 
-/* In place: what the snapshot holds, and what it left out as it stands now. */
+/* In place: what the snapshot holds, and what it left out as it stands now (`now`: through its
+ * eyes), linked with nothing that comes back. */
 static void
 expect_in_place(const struct picture *captured, const struct picture *now, struct picture *ret)
 {
@@ -186,11 +187,13 @@ static void
 restore_in_place(struct story *s, int index)
 {
 	struct moat_error err = MOAT_ERROR_INIT;
-	struct picture before, expected;
+	struct picture found, before, expected;
 	bool safety = proof_chance(s->p, 30);
 	char id[32];
 
-	picture_take(s->path, 0, &before);
+	picture_take(s->path, 0, &found);
+	picture_see(&s->pictures[index], &found, &before);
+	picture_free(&found);
 	if (!proof_restore(s->p, s->snaps[index], NULL, safety, id, &err)) {
 		proof_fail(s->p, "restore: %s", err.message);
 	} else {
