@@ -332,18 +332,30 @@ picture_left_out(const struct picture *picture, const char *path)
 	return found;
 }
 
+/* Of a long text the beginning and the end, where the other names are. */
+static const char *
+shorten(const char *text, struct buf *ret)
+{
+	size_t size = strlen(text);
+
+	buf_append(ret, text, size < 400 ? size : 200);
+	if (size >= 400)
+		buf_format(ret, " ... %s", text + size - 195);
+	return ret->data;
+}
+
 static void
 tell(struct proof *p, const char *what, const char *path, const char *expected, unsigned mode,
      const char *actual, unsigned actual_mode)
 {
-	struct buf name = {0};
+	AUTO_BUF struct buf name = {0}, wanted = {0}, found = {0};
 
 	if (what == NULL)
 		return;
 	say(&name, path, strlen(path) > 300 ? 300 : strlen(path));
-	proof_fail(p, "%s: `%s'\n  expected %06o %.400s\n  found    %06o %.400s", what,
-		   name.size == 0 ? "." : name.data, mode, expected, actual_mode, actual);
-	buf_free(&name);
+	proof_fail(p, "%s: `%s'\n  expected %06o %s\n  found    %06o %s", what,
+		   name.size == 0 ? "." : name.data, mode, shorten(expected, &wanted), actual_mode,
+		   shorten(actual, &found));
 }
 
 /* Both are there. */
