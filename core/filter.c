@@ -426,6 +426,61 @@ keep_failure(struct filter *filter, const struct moat_error *failure)
 	(void) pthread_mutex_unlock(&filter->lock);
 }
 
+/* One directory, and the patterns of the configuration. */
+struct below {
+	const struct ignore_list *list;
+	const char *directory;
+};
+
+/* What they leave out, or a directory on the way that they do, is not wanted. */
+static bool
+is_wanted_below(const void *context, const char *path)
+{
+	const struct below *below = context;
+	AUTO_BUF struct buf full = {0};
+	size_t start = strlen(below->directory) + 1;
+
+	buf_format(&full, "%s/%s", below->directory, path);
+	if (full.failed)
+		return true; /* rather too much */
+	for (char *name = full.data + start, *slash; name != NULL;
+	     name = slash == NULL ? NULL : slash + 1) {
+		enum ignore_match match;
+
+		slash = strchr(name, '/');
+		if (slash != NULL)
+			*slash = '\0';
+		match = ignore_check(below->list, full.data, name, slash != NULL);
+		if (slash != NULL)
+			*slash = '/';
+		if (match == IGNORE_IGNORED)
+			return false;
+	}
+	return true;
+}
+
+/* An ignored directory is entered for what git tracks in it; for nothing, if the configuration
+ * leaves all of that out. */
+static int
+find_tracked(const struct filter *filter, const struct repository *repository, const char *path,
+	     const char *inside, bool is_directory, enum filter_tracked *ret,
+	     struct moat_error *err)
+{
+	struct below below = {filter->additional, path};
+	bool wanted;
+
+	if (filter_git_tracked(repository->git, inside, is_directory, ret, err) < 0)
+		return -1;
+	if (*ret != TRACKED_BELOW || filter->additional == NULL)
+		return 0;
+	if (filter_git_wants_below(repository->git, inside, is_wanted_below, &below, &wanted, err) <
+	    0)
+		return -1;
+	if (!wanted)
+		*ret = TRACKED_NOT;
+	return 0;
+}
+
 /* What becomes of an object that the rules ignore. */
 static enum filter_verdict
 judge_ignored(struct filter *filter, const struct filter_scope *scope, const char *path,
@@ -437,8 +492,9 @@ judge_ignored(struct filter *filter, const struct filter_scope *scope, const cha
 
 	if (filter->manifest != NULL)
 		tracked = find_in_manifest(filter->manifest, path, is_directory);
-	else if (repository != NULL && filter_git_tracked(repository->git, full + repository->start,
-							  is_directory, &tracked, &err) < 0) {
+	else if (repository != NULL &&
+		 find_tracked(filter, repository, path, full + repository->start, is_directory,
+			      &tracked, &err) < 0) {
 		keep_failure(filter, &err);
 		return FILTER_CAPTURE;
 	}

@@ -362,3 +362,42 @@ filter_git_tracked(struct filter_git *git, const char *path, bool is_directory,
 	(void) pthread_mutex_unlock(&git->lock);
 	return status;
 }
+
+static int
+look_below(struct filter_git *git, const char *path,
+	   bool (*wanted)(const void *context, const char *below), const void *context, bool *ret,
+	   struct moat_error *err)
+{
+	AUTO_FREE char *prefix = join(path, "");
+	size_t at, length;
+
+	*ret = false;
+	if (prefix == NULL)
+		return moat_fail_memory(err);
+	if (load_index(git, err) < 0)
+		return -1;
+	if (git_index_find_prefix(&at, git->index, prefix) != 0)
+		return 0;
+	length = strlen(prefix);
+	for (; !*ret; at++) {
+		const git_index_entry *entry = git_index_get_byindex(git->index, at);
+
+		if (entry == NULL || strncmp(entry->path, prefix, length) != 0)
+			break;
+		*ret = wanted(context, entry->path + length);
+	}
+	return 0;
+}
+
+int
+filter_git_wants_below(struct filter_git *git, const char *path,
+		       bool (*wanted)(const void *context, const char *below), const void *context,
+		       bool *ret, struct moat_error *err)
+{
+	int status;
+
+	(void) pthread_mutex_lock(&git->lock);
+	status = look_below(git, path, wanted, context, ret, err);
+	(void) pthread_mutex_unlock(&git->lock);
+	return status;
+}

@@ -29,6 +29,11 @@ enum filter_tracked {
  * thread] */
 int filter_git_tracked(struct filter_git *git, const char *path, bool is_directory,
 		       enum filter_tracked *ret, struct moat_error *err);
+/* Whether the index holds anything below the directory for which wanted() says so: it gets the path
+ * from there on.  [any thread] */
+int filter_git_wants_below(struct filter_git *git, const char *path,
+			   bool (*wanted)(const void *context, const char *below),
+			   const void *context, bool *ret, struct moat_error *err);
 
 /* Whether reading the index takes long enough to be worth a thread. */
 bool filter_git_index_is_large(const struct filter_git *git);

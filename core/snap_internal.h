@@ -108,6 +108,7 @@ struct taking {
 	uint8_t *tries;                  /* per entry */
 	bool *gone;                      /* per entry: not to be in the manifest */
 	const struct moat_entry **given; /* the manifest's former list; or NULL */
+	size_t *next_name;               /* per entry; NULL: no file has two names here */
 	/* What the manifest is written against, if that is worth it. */
 	const struct manifest *base;
 	const char *base_id;

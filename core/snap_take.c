@@ -22,8 +22,31 @@ taking_free(struct taking *taking)
 	free(taking->tries);
 	free(taking->gone);
 	free(taking->given);
+	free(taking->next_name);
 	buf_free(&taking->encoded);
 	pthread_mutex_destroy(&taking->lock);
+}
+
+/* Chains the names of each file, so that none is looked for among all that comes later: most files
+ * with several names may have the others outside of the tree. */
+static int
+chain_names(struct taking *taking, struct moat_error *err)
+{
+	const struct manifest *manifest = taking->manifest;
+
+	for (size_t i = manifest->count; i-- > 0;) {
+		uint64_t leader = manifest->entries[i]->leader;
+
+		if (leader >= i)
+			continue;
+		if (taking->next_name == NULL)
+			taking->next_name = calloc(manifest->count, sizeof(*taking->next_name));
+		if (taking->next_name == NULL)
+			return moat_fail_memory(err);
+		taking->next_name[i] = taking->next_name[leader];
+		taking->next_name[leader] = i;
+	}
+	return 0;
 }
 
 int
@@ -33,7 +56,16 @@ taking_init(struct taking *taking, struct manifest *manifest, struct moat_error 
 	taking->manifest = manifest;
 	taking->tries = calloc(manifest->count + 1, sizeof(*taking->tries));
 	taking->gone = calloc(manifest->count + 1, sizeof(*taking->gone));
-	return taking->tries == NULL || taking->gone == NULL ? moat_fail_memory(err) : 0;
+	if (taking->tries == NULL || taking->gone == NULL)
+		return moat_fail_memory(err);
+	return chain_names(taking, err);
+}
+
+/* The next name of the same file, by path; 0, which is the root: there is none. */
+static size_t
+next_name(const struct taking *taking, size_t index)
+{
+	return taking->next_name == NULL ? 0 : taking->next_name[index];
 }
 
 static const struct moat_entry *
@@ -65,15 +97,9 @@ open_entry(struct taking *taking, const struct moat_entry *entry, struct stat *r
 static int
 open_other_name(struct taking *taking, size_t leader, struct stat *ret, struct moat_error *err)
 {
-	uint64_t names = entry_at(taking, leader)->nlink - 1;
+	for (size_t i = next_name(taking, leader); i > 0; i = next_name(taking, i)) {
+		int fd = open_entry(taking, entry_at(taking, i), ret, err);
 
-	for (size_t i = leader + 1; i < taking->manifest->count && names > 0; i++) {
-		int fd;
-
-		if (entry_at(taking, i)->leader != leader)
-			continue;
-		names--;
-		fd = open_entry(taking, entry_at(taking, i), ret, err);
 		if (fd >= 0 || (err->code != MOAT_GONE && err->code != MOAT_CHANGED))
 			return fd;
 		moat_error_clear(err);
@@ -90,17 +116,14 @@ leave_out(struct taking *taking, size_t index, const struct moat_error *why, str
 	const char *detail = why->sys_errno == 0
 				     ? "removed or replaced while the snapshot was taken"
 				     : strerror_r(why->sys_errno, text, sizeof text);
-	uint64_t names = entry_at(taking, index)->nlink;
 
-	for (size_t i = index; i < taking->manifest->count && names > 0; i++) {
-		if (i != index && entry_at(taking, i)->leader != index)
-			continue;
-		names--;
-		taking->gone[i] = true;
-		if (manifest_add_skip(taking->manifest, entry_at(taking, i)->path, reason, detail,
-				      err) < 0)
+	do {
+		taking->gone[index] = true;
+		if (manifest_add_skip(taking->manifest, entry_at(taking, index)->path, reason,
+				      detail, err) < 0)
 			return -1;
-	}
+		index = next_name(taking, index);
+	} while (index > 0);
 	return 0;
 }
 
@@ -236,15 +259,11 @@ static void
 share_with_names(struct taking *taking, size_t leader)
 {
 	const struct moat_entry *first = entry_at(taking, leader);
-	uint64_t names = first->nlink - 1;
 
-	for (size_t i = leader + 1; i < taking->manifest->count && names > 0; i++) {
+	for (size_t i = next_name(taking, leader); i > 0; i = next_name(taking, i)) {
 		/* What has a leader is never shared. */
 		struct moat_entry *entry = (struct moat_entry *) entry_at(taking, i);
 
-		if (entry->leader != leader)
-			continue;
-		names--;
 		entry->size = first->size;
 		entry->mode = first->mode;
 		entry->mtime_sec = first->mtime_sec;

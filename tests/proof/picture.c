@@ -278,6 +278,18 @@ picture_link(struct picture *picture)
 }
 
 void
+picture_see(const struct picture *captured, const struct picture *now, struct picture *ret)
+{
+	*ret = (struct picture){0};
+	for (size_t i = 0; i < now->count; i++) {
+		picture_add(ret, &now->items[i]);
+		if (picture_left_out(captured, now->items[i].path))
+			ret->items[i].uncaptured = true;
+	}
+	picture_link(ret);
+}
+
+void
 picture_free(struct picture *picture)
 {
 	for (size_t i = 0; i < picture->count; i++) {
@@ -302,13 +314,16 @@ bool
 picture_left_out(const struct picture *picture, const char *path)
 {
 	char *prefix = strdup(path);
-	bool found = false;
+	bool found = false, below = false;
 
 	while (prefix != NULL && !found) {
 		const struct sight *sight = picture_find(picture, prefix);
 		char *slash = strrchr(prefix, '/');
 
-		found = sight != NULL && sight->uncaptured;
+		/* Of a directory that could not be listed nobody knows what it held. */
+		found = sight != NULL && (sight->uncaptured ||
+					  (below && sight->closed && (sight->mode & 0400) == 0));
+		below = true;
 		if (slash == NULL)
 			break;
 		*slash = '\0';
@@ -317,18 +332,30 @@ picture_left_out(const struct picture *picture, const char *path)
 	return found;
 }
 
+/* Of a long text the beginning and the end, where the other names are. */
+static const char *
+shorten(const char *text, struct buf *ret)
+{
+	size_t size = strlen(text);
+
+	buf_append(ret, text, size < 400 ? size : 200);
+	if (size >= 400)
+		buf_format(ret, " ... %s", text + size - 195);
+	return ret->data;
+}
+
 static void
 tell(struct proof *p, const char *what, const char *path, const char *expected, unsigned mode,
      const char *actual, unsigned actual_mode)
 {
-	struct buf name = {0};
+	AUTO_BUF struct buf name = {0}, wanted = {0}, found = {0};
 
 	if (what == NULL)
 		return;
 	say(&name, path, strlen(path) > 300 ? 300 : strlen(path));
-	proof_fail(p, "%s: `%s'\n  expected %06o %.400s\n  found    %06o %.400s", what,
-		   name.size == 0 ? "." : name.data, mode, expected, actual_mode, actual);
-	buf_free(&name);
+	proof_fail(p, "%s: `%s'\n  expected %06o %s\n  found    %06o %s", what,
+		   name.size == 0 ? "." : name.data, mode, shorten(expected, &wanted), actual_mode,
+		   shorten(actual, &found));
 }
 
 /* Both are there. */
@@ -339,8 +366,8 @@ is_same(const struct sight *expected, const struct sight *actual, unsigned long 
 
 	/* Another name of a file that was captured by a name elsewhere: it shares that one's fate.
 	 */
-	if (expected->uncaptured && S_ISREG(mode) && expected->links > 1)
-		return S_ISREG(actual->mode);
+	if (expected->uncaptured && !S_ISDIR(mode) && expected->links > 1)
+		return (actual->mode & S_IFMT) == (mode & S_IFMT);
 	if (strcmp(expected->text, actual->text) != 0)
 		return false;
 	if (actual->mode == mode)

@@ -37,13 +37,16 @@ struct picture {
 void picture_take(const char *path, unsigned flags, struct picture *ret);
 void picture_free(struct picture *picture);
 const struct sight *picture_find(const struct picture *picture, const char *path);
-/* Whether the path, or a directory above it, was uncaptured there. */
+/* Whether the path, or a directory above it, was uncaptured there, or is below a directory of which
+ * nobody could know what it holds. */
 bool picture_left_out(const struct picture *picture, const char *path);
 void picture_add(struct picture *picture, const struct sight *sight); /* a copy, at the end */
 void picture_sort(struct picture *picture);
 /* Says who is linked with whom, among the captured names that are in it; for pictures that are put
  * together. */
 void picture_link(struct picture *picture);
+/* `now` through the eyes of a snapshot: what that left out is uncaptured. */
+void picture_see(const struct picture *captured, const struct picture *now, struct picture *ret);
 
 /* Number of differences; told as failures of `what` unless what is NULL.  ret_stripped (may be
  * NULL): how many files lost their setuid or setgid bit, which is no difference when it is given.

@@ -34,7 +34,8 @@ struct story {
 
 /* ------------------------------------------------------------------------------- what must be */
 
-/* In place: what the snapshot holds, and what it left out as it stands now. */
+/* In place: what the snapshot holds, and what it left out as it stands now (`now`: through its
+ * eyes), linked with nothing that comes back. */
 static void
 expect_in_place(const struct picture *captured, const struct picture *now, struct picture *ret)
 {
@@ -65,15 +66,27 @@ check_holes(struct story *s, const struct picture *expected, const struct pictur
 	}
 }
 
+/* What stands there, through the eyes of a snapshot. */
+static void
+take_seen(const struct picture *captured, const char *path, struct picture *ret)
+{
+	struct picture found;
+
+	picture_take(path, 0, &found);
+	picture_see(captured, &found, ret);
+	picture_free(&found);
+}
+
 /* What has become of it; stripped bits must have been told. */
 static void
-check_state(struct story *s, const char *what, const char *path, const struct picture *expected)
+check_state(struct story *s, const char *what, const char *path, const struct picture *captured,
+	    const struct picture *expected)
 {
 	AUTO_FREE char *said = proof_said(s->p);
 	struct picture actual;
 	unsigned long stripped = 0;
 
-	picture_take(path, 0, &actual);
+	take_seen(captured, path, &actual);
 	if (picture_compare(s->p, what, expected, &actual, &stripped) > 0 && said[0] != '\0')
 		fprintf(s->p->report, "  it had said: %.1000s\n", said);
 	check_holes(s, expected, &actual);
@@ -159,7 +172,7 @@ restore_beside(struct story *s, int index)
 		proof_fail(s->p, "restore --to: %s", err.message);
 	} else {
 		expect_in_place(&s->pictures[index], NULL, &expected);
-		check_state(s, "restored beside", to, &expected);
+		check_state(s, "restored beside", to, &expected, &expected);
 		picture_free(&expected);
 	}
 	proof_remove(AT_FDCWD, to);
@@ -167,7 +180,8 @@ restore_beside(struct story *s, int index)
 
 /* The safety snapshot brings back what stood there before. */
 static void
-undo(struct story *s, const char *safety, const struct picture *before)
+undo(struct story *s, const char *safety, const struct picture *captured,
+     const struct picture *before)
 {
 	struct moat_error err = MOAT_ERROR_INIT;
 	AUTO_SNAP struct snap *snap = NULL;
@@ -179,26 +193,27 @@ undo(struct story *s, const char *safety, const struct picture *before)
 		proof_fail(s->p, "restore the safety snapshot: %s", err.message);
 		return;
 	}
-	check_state(s, "undone by the safety snapshot", s->path, before);
+	check_state(s, "undone by the safety snapshot", s->path, captured, before);
 }
 
 static void
 restore_in_place(struct story *s, int index)
 {
 	struct moat_error err = MOAT_ERROR_INIT;
+	const struct picture *captured = &s->pictures[index];
 	struct picture before, expected;
 	bool safety = proof_chance(s->p, 30);
 	char id[32];
 
-	picture_take(s->path, 0, &before);
+	take_seen(captured, s->path, &before);
 	if (!proof_restore(s->p, s->snaps[index], NULL, safety, id, &err)) {
 		proof_fail(s->p, "restore: %s", err.message);
 	} else {
-		expect_in_place(&s->pictures[index], &before, &expected);
-		check_state(s, "restored in place", s->path, &expected);
+		expect_in_place(captured, &before, &expected);
+		check_state(s, "restored in place", s->path, captured, &expected);
 		picture_free(&expected);
 		if (safety)
-			undo(s, id, &before);
+			undo(s, id, captured, &before);
 	}
 	picture_free(&before);
 }

@@ -92,7 +92,8 @@ verdicts(void **state)
 	assert_int_equal(filter_check(filter, scope, "ie", "ie", true), FILTER_IGNORE);
 	assert_int_equal(filter_check(filter, scope, ".git", ".git", true), FILTER_IGNORE);
 	assert_int_equal(filter_check(filter, scope, "d/.git", ".git", false), FILTER_IGNORE);
-	assert_ok(filter_enter(filter, scope, "id", fd, FILTER_TRACKED_ONLY, true, &scope, &err), &err);
+	assert_ok(filter_enter(filter, scope, "id", fd, FILTER_TRACKED_ONLY, true, &scope, &err),
+		  &err);
 	assert_int_equal(filter_check(filter, scope, "id/tracked", "tracked", false),
 			 FILTER_CAPTURE);
 	assert_int_equal(filter_check(filter, scope, "id/x", "x", false), FILTER_IGNORE);
@@ -386,6 +387,23 @@ configured(void **state)
 	assert_lists_equal(&view.captured, "live", &view.stored, "stored");
 	view_free(&view);
 
+	/* Ignored, and all that is tracked in it is left out: nothing is captured there. */
+	options.additional = (const char *const[]){"*.c", "left/", NULL};
+	put(place, "r/.gitignore", "/none/\n/some/\n");
+	for (const char *const *p =
+		     (const char *const[]){"r/none/deep/x.c", "r/none/deep/f", "r/none/left/f",
+					   "r/some/deep/x.c", "r/some/deep/f", NULL};
+	     *p != NULL; p++)
+		put(place, *p, "");
+	GIT(place, "r", "add", "-f", "none/deep/x.c", "none/left/f", "some/deep");
+	assert_ok(view_make(place, "r", &options, &view, &err), &err);
+	assert_false(has(&view, "none/") || has(&view, "none/deep/"));
+	assert_true(has(&view, "some/deep/f"));
+	assert_false(has(&view, "some/deep/x.c"));
+	assert_lists_equal(&view.captured, "live", &view.stored, "stored");
+	view_free(&view);
+
+	options.additional = additional;
 	options.flags = FILTER_NO_GITIGNORE;
 	assert_ok(view_make(place, "r", &options, &view, &err), &err);
 	assert_true(has(&view, "x.o") && has(&view, "d/only-top"));
@@ -571,8 +589,8 @@ check_many(void *argument)
 		job->wrong +=
 			filter_check(job->filter, scope, "d/u.o", "u.o", false) != FILTER_IGNORE;
 		job->wrong += filter_check(job->filter, scope, "d/f", "f", false) != FILTER_CAPTURE;
-		job->wrong += filter_enter(job->filter, job->root, "d", job->fd, FILTER_CAPTURE, true,
-					   &scope, &err) < 0;
+		job->wrong += filter_enter(job->filter, job->root, "d", job->fd, FILTER_CAPTURE,
+					   true, &scope, &err) < 0;
 	}
 	return NULL;
 }
