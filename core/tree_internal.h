@@ -3,6 +3,7 @@
  *
  *   tree.c        begins the walk, and puts what it found in order
  *   tree_walk.c   directories, by several threads
+ *   tree_objects.c   what is in one of them
  *   tree_match.c  what the previous manifest knows of an object
  *   tree_read.c, tree_xattr.c   contents and extended attributes
  */
@@ -104,6 +105,23 @@ int scan_walk(struct scan *scan, struct moat_error *err);
 struct folder *folder_new(struct arena *arena, struct folder *parent, const char *name);
 void walker_free(struct walker *walker); /* its memory; the arena has been taken */
 void fill_entry(struct moat_entry *entry, const char *path, const struct statx *status);
+/* The names in an open directory, sorted, in walker->sorted: how many; -1: errno tells why not. */
+ssize_t walker_read_names(struct walker *walker, int fd);
+bool walker_has_name(const struct walker *walker, size_t count, const char *name);
+/* Adds to walker->items what the object of that name in an open directory is, if it is captured.
+ * path: its path; before: its index in the previous manifest, or -1. */
+int walker_visit(struct walker *walker, struct folder *folder, int fd, const char *name,
+		 unsigned char type_hint, const char *path, int64_t before, struct moat_error *err);
+int walker_skip(struct walker *walker, const char *path, int reason, const char *detail,
+		struct moat_error *err);
+int
+walker_skip_unreadable(struct walker *walker, const char *path, int why, struct moat_error *err);
+/* A copy that stays; NULL: no memory. */
+const struct moat_entry *
+walker_keep_entry(struct walker *walker, const struct moat_entry *entry, struct moat_error *err);
+#define DENTS_SIZE ((size_t) 64 * 1024) /* of walker->dents */
+/* On another mount, or another filesystem, than the root. */
+bool walk_is_elsewhere(const struct scan *scan, const struct statx *status);
 /* statx(2) without following anything; name "" is dirfd itself.  The mount comes with it. */
 int walk_status(int dirfd, const char *name, struct statx *ret);
 

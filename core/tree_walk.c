@@ -4,15 +4,12 @@
  * Directories wait on a stack, so that the walk goes into the depth first and few are open at a
  * time: one stays open until all directories in it have been opened.  Beyond OPEN_MAX of them they
  * are closed at once, and what is in them is opened by its path, again without following a link. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "common/fs.h"
@@ -22,7 +19,6 @@
 #define THREADS_MAX 8
 /* So many directories waiting are worth another thread. */
 #define WAITING_MIN 8
-#define DENTS_SIZE ((size_t) 64 * 1024)
 
 /* ---------------------------------------------------------------------------------------- folders
  */
@@ -78,331 +74,6 @@ open_folder(struct scan *scan, const struct folder *folder)
 	return fd;
 }
 
-/* ------------------------------------------------------------------------------------- what is
- * there */
-
-int
-walk_status(int dirfd, const char *name, struct statx *ret)
-{
-	return statx(dirfd, name, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT,
-		     STATX_BASIC_STATS | STATX_MNT_ID, ret);
-}
-
-void
-fill_entry(struct moat_entry *entry, const char *path, const struct statx *status)
-{
-	entry->path = path;
-	entry->type = S_ISDIR(status->stx_mode)   ? MOAT_DIRECTORY
-		      : S_ISLNK(status->stx_mode) ? MOAT_SYMLINK
-						  : MOAT_FILE;
-	entry->mode = status->stx_mode & 07777;
-	entry->uid = status->stx_uid;
-	entry->gid = status->stx_gid;
-	entry->size = entry->type == MOAT_FILE ? status->stx_size : 0;
-	entry->mtime_sec = status->stx_mtime.tv_sec;
-	entry->mtime_nsec = status->stx_mtime.tv_nsec;
-	entry->ctime_sec = status->stx_ctime.tv_sec;
-	entry->ctime_nsec = status->stx_ctime.tv_nsec;
-	entry->dev = makedev(status->stx_dev_major, status->stx_dev_minor);
-	entry->ino = status->stx_ino;
-	entry->nlink = status->stx_nlink;
-	entry->leader = MOAT_NO_LEADER;
-}
-
-/* A directory may be a mount point, or the root of a btrfs subvolume: another device.  A file's
- * device tells nothing on an overlay, where it is that of the layer it comes from; its mount does.
- */
-static bool
-is_elsewhere(const struct scan *scan, const struct statx *status)
-{
-	bool knows_mount = (status->stx_mask & scan->root.stx_mask & STATX_MNT_ID) != 0;
-
-	if (knows_mount && status->stx_mnt_id != scan->root.stx_mnt_id)
-		return true;
-	return (!knows_mount || S_ISDIR(status->stx_mode)) &&
-	       (status->stx_dev_major != scan->root.stx_dev_major ||
-		status->stx_dev_minor != scan->root.stx_dev_minor);
-}
-
-static const char *
-special_text(unsigned mode)
-{
-	switch (mode & S_IFMT) {
-	case S_IFSOCK:
-		return "socket";
-	case S_IFIFO:
-		return "FIFO";
-	case S_IFCHR:
-		return "character device";
-	case S_IFBLK:
-		return "block device";
-	default:
-		return "unknown type";
-	}
-}
-
-/* The text of a link, however long, in memory that the caller frees. */
-static char *
-read_link(int dirfd, const char *name, uint64_t size_hint)
-{
-	size_t allocated = (size_t) size_hint + 2;
-	char *text = NULL, *grown;
-	ssize_t size;
-
-	for (;; allocated *= 2) {
-		grown = realloc(text, allocated);
-		if (grown == NULL)
-			break;
-		text = grown;
-		size = readlinkat(dirfd, name, text, allocated);
-		if (size < 0)
-			break;
-		if ((size_t) size < allocated) {
-			text[size] = '\0';
-			return text;
-		}
-	}
-	free(text);
-	return NULL;
-}
-
-/* --------------------------------------------------------------------------------- one walker's
- * notes */
-
-static int
-skip(struct walker *walker, const char *path, int reason, const char *detail,
-     struct moat_error *err)
-{
-	struct manifest_skip *more;
-
-	if (walker->skip_count == walker->skip_allocated) {
-		walker->skip_allocated =
-			walker->skip_allocated == 0 ? 16 : walker->skip_allocated * 2;
-		more = reallocarray(walker->skips, walker->skip_allocated, sizeof *more);
-		if (more == NULL)
-			return moat_fail_memory(err);
-		walker->skips = more;
-	}
-	walker->skips[walker->skip_count].path = arena_string(&walker->arena, path);
-	walker->skips[walker->skip_count].reason = reason;
-	walker->skips[walker->skip_count].detail = arena_string(&walker->arena, detail);
-	if (walker->skips[walker->skip_count].path == NULL ||
-	    walker->skips[walker->skip_count].detail == NULL)
-		return moat_fail_memory(err);
-	walker->skip_count++;
-	return 0;
-}
-
-static int
-skip_unreadable(struct walker *walker, const char *path, int why, struct moat_error *err)
-{
-	char text[256];
-
-	return skip(walker, path, SKIP_UNREADABLE, strerror_r(why, text, sizeof text), err);
-}
-
-static int
-add_item(struct walker *walker, const struct item *item, struct moat_error *err)
-{
-	struct item *more;
-
-	if (walker->item_count == walker->item_allocated) {
-		walker->item_allocated =
-			walker->item_allocated == 0 ? 256 : walker->item_allocated * 2;
-		more = reallocarray(walker->items, walker->item_allocated, sizeof *more);
-		if (more == NULL)
-			return moat_fail_memory(err);
-		walker->items = more;
-	}
-	walker->items[walker->item_count++] = *item;
-	return 0;
-}
-
-/* A copy that stays. */
-static const struct moat_entry *
-keep_entry(struct walker *walker, const struct moat_entry *entry, struct moat_error *err)
-{
-	struct moat_entry *copy = arena_alloc(&walker->arena, sizeof *copy);
-
-	if (copy != NULL) {
-		*copy = *entry;
-		copy->path = arena_string(&walker->arena, entry->path);
-		if (entry->link_target != NULL)
-			copy->link_target = arena_string(&walker->arena, entry->link_target);
-		if (copy->path != NULL && (entry->link_target == NULL || copy->link_target != NULL))
-			return copy;
-	}
-	(void) moat_fail_memory(err);
-	return NULL;
-}
-
-/* ------------------------------------------------------------------------------------------- names
- */
-
-static int
-add_names(struct walker *walker, const char *dents, size_t size)
-{
-	/* As the system call lays it out; getdents64(2). */
-	struct dent {
-		uint64_t ino;
-		int64_t off;
-		unsigned short length;
-		unsigned char type;
-		char name[];
-	};
-
-	for (size_t at = 0; at < size;) {
-		const struct dent *dent = (const struct dent *) (const void *) (dents + at);
-
-		at += dent->length;
-		if (strcmp(dent->name, ".") == 0 || strcmp(dent->name, "..") == 0)
-			continue;
-		buf_append(&walker->names, &dent->type, 1);
-		buf_append(&walker->names, dent->name, strlen(dent->name) + 1);
-	}
-	return walker->names.failed ? -1 : 0;
-}
-
-static int
-compare_names(const void *a, const void *b)
-{
-	return strcmp(*(const char *const *) a + 1, *(const char *const *) b + 1);
-}
-
-/* The names in an open directory, sorted, in walker->sorted.  errno tells why not. */
-static ssize_t
-read_names(struct walker *walker, int fd)
-{
-	size_t count = 0;
-	ssize_t size;
-
-	walker->names.size = 0;
-	do {
-		size = syscall(SYS_getdents64, fd, walker->dents, DENTS_SIZE);
-		if (size < 0 && errno == EINTR)
-			continue;
-		if (size < 0)
-			return -1;
-		if (add_names(walker, walker->dents, (size_t) size) < 0) {
-			errno = ENOMEM;
-			return -1;
-		}
-	} while (size != 0);
-	for (size_t at = 0; at < walker->names.size; count++) {
-		const char *item = walker->names.data + at;
-
-		if (count == walker->sorted_allocated) {
-			size_t n = count == 0 ? 256 : count * 2;
-			const char **more = reallocarray(walker->sorted, n, sizeof *more);
-
-			if (more == NULL)
-				return -1;
-			walker->sorted = more;
-			walker->sorted_allocated = n;
-		}
-		walker->sorted[count] = item;
-		at += 1 + strlen(item + 1) + 1;
-	}
-	qsort(walker->sorted, count, sizeof *walker->sorted, compare_names);
-	return (ssize_t) count;
-}
-
-static bool
-has_name(const struct walker *walker, size_t count, const char *name)
-{
-	char key[16];
-	const char *wanted = key;
-
-	(void) snprintf(key, sizeof key, " %s", name);
-	return count > 0 && bsearch(&wanted, walker->sorted, count, sizeof *walker->sorted,
-				    compare_names) != NULL;
-}
-
-/* ------------------------------------------------------------------------------------- one object
- */
-
-static int
-found_link(struct walker *walker, int dirfd, const char *name, const char *path,
-	   const struct statx *status, struct moat_entry *entry, int64_t before,
-	   struct moat_error *err)
-{
-	AUTO_FREE char *text = read_link(dirfd, name, status->stx_size);
-	struct item item = {0};
-
-	if (text == NULL && errno == ENOENT)
-		return 0;
-	if (text == NULL && errno == EINVAL)
-		return skip(walker, path, SKIP_VANISHED, "replaced by something else", err);
-	if (text == NULL && errno == EACCES)
-		return skip_unreadable(walker, path, errno, err);
-	if (text == NULL)
-		return moat_fail_errno(err, "read link `%s'", path);
-	entry->link_target = text;
-	entry->size = strlen(text);
-	past_match(&walker->scan->past, before, entry);
-	item.entry = keep_entry(walker, entry, err);
-	return item.entry == NULL ? -1 : add_item(walker, &item, err);
-}
-
-static int
-found_directory(struct walker *walker, struct folder *parent, const char *name, const char *path,
-		const struct statx *status, enum filter_verdict verdict, int64_t before,
-		struct moat_error *err)
-{
-	struct item item = {.folder = folder_new(&walker->arena, parent, name)};
-
-	if (item.folder == NULL)
-		return moat_fail_memory(err);
-	item.folder->status = *status;
-	item.folder->verdict = verdict;
-	item.folder->before = before;
-	item.folder->path = arena_string(&walker->arena, path);
-	item.folder->path_size = strlen(path);
-	return item.folder->path == NULL ? moat_fail_memory(err) : add_item(walker, &item, err);
-}
-
-/* The object of that name in an open directory; path: its path. */
-static int
-visit(struct walker *walker, struct folder *folder, int fd, const char *name,
-      unsigned char type_hint, const char *path, int64_t before, struct moat_error *err)
-{
-	struct scan *scan = walker->scan;
-	struct moat_entry entry = {0};
-	struct item item = {0};
-	enum filter_verdict verdict;
-	struct statx status;
-	int missing = walk_status(fd, name, &status) < 0 ? errno : 0;
-
-	if (missing == ENOENT)
-		return 0;
-	if (missing != 0 && missing != EACCES)
-		return moat_fail_errno(err, "stat `%s'", path);
-	verdict = filter_check(scan->filter, folder->scope, path, name,
-			       missing != 0 ? type_hint == DT_DIR : S_ISDIR(status.stx_mode));
-	if (verdict == FILTER_IGNORE)
-		return 0;
-	if (missing != 0)
-		return skip_unreadable(walker, path, missing, err);
-	if (is_elsewhere(scan, &status))
-		return skip(walker, path, SKIP_MOUNT,
-			    S_ISDIR(status.stx_mode) ? "directory" : "file", err);
-	if (S_ISDIR(status.stx_mode))
-		return found_directory(walker, folder, name, path, &status, verdict, before, err);
-	if (!S_ISREG(status.stx_mode) && !S_ISLNK(status.stx_mode))
-		return skip(walker, path, SKIP_SPECIAL, special_text(status.stx_mode), err);
-	fill_entry(&entry, path, &status);
-	if (past_is_same(&scan->past, before, &entry)) {
-		item.entry = scan->past.manifest->entries[before];
-		item.shared = true;
-		return add_item(walker, &item, err);
-	}
-	if (S_ISLNK(status.stx_mode))
-		return found_link(walker, fd, name, path, &status, &entry, before, err);
-	past_match(&scan->past, before, &entry);
-	item.entry = keep_entry(walker, &entry, err);
-	return item.entry == NULL ? -1 : add_item(walker, &item, err);
-}
-
 /* ---------------------------------------------------------------------------------- one directory
  */
 
@@ -432,7 +103,7 @@ describe(struct walker *walker, struct folder *folder, int fd, struct moat_error
 	if (fd >= 0 && tree_xattrs(fd, &walker->arena, &entry.xattrs, &entry.xattrs_size, err) < 0)
 		return moat_wrap(err, "`%s'", folder->path);
 	past_match(past, folder->before, &entry);
-	folder->entry = keep_entry(walker, &entry, err);
+	folder->entry = walker_keep_entry(walker, &entry, err);
 	return folder->entry == NULL ? -1 : 0;
 }
 
@@ -450,12 +121,12 @@ begin_folder(struct walker *walker, struct folder *folder, int *ret_fd, struct m
 		if (why == ENOENT)
 			return 0;
 		if (why == EXDEV)
-			return skip(walker, folder->path, SKIP_MOUNT, "directory", err);
+			return walker_skip(walker, folder->path, SKIP_MOUNT, "directory", err);
 		if (why == ENOTDIR || why == ELOOP)
-			return skip(walker, folder->path, SKIP_VANISHED,
-				    "replaced by something else", err);
+			return walker_skip(walker, folder->path, SKIP_VANISHED,
+					   "replaced by something else", err);
 		if (why == EACCES || why == EPERM) {
-			if (skip_unreadable(walker, folder->path, why, err) < 0)
+			if (walker_skip_unreadable(walker, folder->path, why, err) < 0)
 				return -1;
 			return describe(walker, folder, -1, err);
 		}
@@ -465,8 +136,8 @@ begin_folder(struct walker *walker, struct folder *folder, int *ret_fd, struct m
 	if (fd < 0 || walk_status(fd, "", &folder->status) < 0)
 		return moat_fail_errno(err, "open directory `%s'",
 				       folder->path[0] == '\0' ? "." : folder->path);
-	if (is_elsewhere(scan, &folder->status))
-		return skip(walker, folder->path, SKIP_MOUNT, "directory", err);
+	if (walk_is_elsewhere(scan, &folder->status))
+		return walker_skip(walker, folder->path, SKIP_MOUNT, "directory", err);
 	if (describe(walker, folder, fd, err) < 0)
 		return -1;
 	*ret_fd = steal_fd(&fd);
@@ -504,8 +175,8 @@ visit_names(struct walker *walker, struct folder *folder, int fd, size_t count,
 		path->size = prefix;
 		buf_append(path, name, strlen(name));
 		if (buf_check(path, err) < 0 ||
-		    visit(walker, folder, fd, name, (unsigned char) name[-1], path->data,
-			  past_find(&walker->scan->past, &cursor, name), err) < 0)
+		    walker_visit(walker, folder, fd, name, (unsigned char) name[-1], path->data,
+				 past_find(&walker->scan->past, &cursor, name), err) < 0)
 			return -1;
 	}
 	return 0;
@@ -568,18 +239,18 @@ walk_folder(struct walker *walker, struct folder *folder, struct moat_error *err
 
 	if (result <= 0)
 		return result;
-	count = read_names(walker, fd);
+	count = walker_read_names(walker, fd);
 	/* It was removed since it was opened. */
 	if (count < 0 && errno == ENOENT && folder->parent != NULL) {
 		folder->entry = NULL;
 		return 0;
 	}
 	if (count < 0 && (errno == EACCES || errno == EPERM))
-		return skip_unreadable(walker, folder->path, errno, err);
+		return walker_skip_unreadable(walker, folder->path, errno, err);
 	if (count < 0)
 		return moat_fail_errno(err, "read directory `%s'", folder->path);
-	has_rules = has_name(walker, (size_t) count, ".git") ||
-		    has_name(walker, (size_t) count, ".gitignore");
+	has_rules = walker_has_name(walker, (size_t) count, ".git") ||
+		    walker_has_name(walker, (size_t) count, ".gitignore");
 	walker->item_count = 0;
 	if (enter_scope(walker->scan, folder, fd, has_rules, err) < 0 ||
 	    visit_names(walker, folder, fd, (size_t) count, err) < 0)
