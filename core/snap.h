@@ -105,6 +105,7 @@ int snap_delete_list(struct app *app, const struct workspace *workspace,
 int snap_delete(struct app *app, const struct snap *snap, struct moat_error *err);
 struct snap_recovery {
 	uint64_t cleared, rebuilt, failed;
+	bool provisional; /* what fails is tried again later: neither told nor counted */
 };
 /* Removes what an interrupted capture, deletion or import left.  The workspace's lock must be held.
  * What cannot be removed is warned of, and counted.  ret: added to; may be NULL. */

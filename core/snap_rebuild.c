@@ -277,11 +277,16 @@ static int
 recover_one(struct app *app, const struct workspace *workspace, void *context,
 	    struct moat_error *err)
 {
-	struct snap_recovery *counts = context;
+	struct snap_recovery *counts = context, first = {.provisional = true};
 
-	if (snap_clear_leftovers(app, workspace, counts, err) < 0)
+	/* What was interrupted must not be taken for a lost record; and what is damaged may keep
+	 * something from being cleared away until it is made again. */
+	if (snap_clear_leftovers(app, workspace, &first, err) < 0)
 		return -1;
-	return snap_rebuild(app, workspace, &counts->rebuilt, err);
+	counts->cleared += first.cleared;
+	if (snap_rebuild(app, workspace, &counts->rebuilt, err) < 0)
+		return -1;
+	return snap_clear_leftovers(app, workspace, counts, err);
 }
 
 static int

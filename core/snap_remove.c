@@ -468,7 +468,7 @@ snap_clear_leftovers(struct app *app, const struct workspace *workspace, struct 
 		.app = app, .workspace = workspace, .all_fd = all_fd, .store_fd = -1};
 	struct moat_error why = MOAT_ERROR_INIT;
 	struct snap_recovery counts = {0};
-	bool bases = false;
+	bool bases = false, provisional = ret != NULL && ret->provisional;
 	struct dirent *entry;
 	int next;
 
@@ -482,15 +482,16 @@ snap_clear_leftovers(struct app *app, const struct workspace *workspace, struct 
 		if (result >= 0)
 			continue;
 		counts.failed++;
-		log_warning("what is left of a snapshot (%s) could not be removed: %s",
-			    entry->d_name, why.message);
+		if (!provisional)
+			log_warning("what is left of a snapshot (%s) could not be removed: %s",
+				    entry->d_name, why.message);
 		moat_error_clear(&why);
 	}
 	/* Names may have come and gone since. */
 	removal_close(&removal);
 	if (next < 0)
 		return moat_wrap(err, "the snapshots");
-	if ((counts.cleared > 0 || bases) && drop_bases(&removal, &why) < 0) {
+	if ((counts.cleared > 0 || bases) && drop_bases(&removal, &why) < 0 && !provisional) {
 		log_warning("manifests that nobody needs could not be removed: %s", why.message);
 		counts.failed++;
 	}
@@ -498,7 +499,7 @@ snap_clear_leftovers(struct app *app, const struct workspace *workspace, struct 
 		return -1;
 	if (ret != NULL) {
 		ret->cleared += counts.cleared;
-		ret->failed += counts.failed;
+		ret->failed += provisional ? 0 : counts.failed;
 	}
 	return 0;
 }
