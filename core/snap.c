@@ -379,13 +379,18 @@ find_same(struct app *app, const struct workspace *workspace, const struct snap 
 
 /* What `desired' could not look into is not in the live tree as it is seen through its eyes, and
  * must be none of the copy's business, either: an object that was left out, or what is in a
- * directory that was captured itself, if that is still there. */
+ * directory that was captured itself, if there is still one. */
 static bool
 is_left_out_still(const struct manifest *desired, const struct manifest_skip *skip,
 		  const struct manifest *copy)
 {
-	return skip->reason != SKIP_TORN && manifest_find_skip(copy, skip->path) == NULL &&
-	       (manifest_find(desired, skip->path) >= 0) == (manifest_find(copy, skip->path) >= 0);
+	int64_t then = manifest_find(desired, skip->path), now = manifest_find(copy, skip->path);
+
+	if (skip->reason == SKIP_TORN || manifest_find_skip(copy, skip->path) != NULL)
+		return false;
+	if (then < 0 || now < 0)
+		return then < 0 && now < 0;
+	return desired->entries[then]->type == copy->entries[now]->type;
 }
 
 /* What the capture may write to is copied. */

@@ -233,7 +233,8 @@ walker_read_names(struct walker *walker, int fd)
 		walker->sorted[count] = item;
 		at += 1 + strlen(item + 1) + 1;
 	}
-	qsort(walker->sorted, count, sizeof *walker->sorted, compare_names);
+	if (count > 0)
+		qsort(walker->sorted, count, sizeof *walker->sorted, compare_names);
 	return (ssize_t) count;
 }
 

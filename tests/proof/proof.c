@@ -79,6 +79,9 @@ default_directory(void)
 	return tmp != NULL ? tmp : "/tmp";
 }
 
+/* Of the sanitizers, when there are any. */
+__attribute__((weak)) void __sanitizer_set_report_fd(void *fd);
+
 /* The standard streams of the core become files; the report keeps the real output, as descriptor 3
  * for proof_die(). */
 static void
@@ -92,6 +95,8 @@ redirect(struct proof *p)
 	if (p->report == NULL)
 		proof_die("fdopen", __FILE__, __LINE__);
 	setvbuf(p->report, NULL, _IOLBF, 0);
+	if (__sanitizer_set_report_fd != NULL)
+		__sanitizer_set_report_fd((void *) (intptr_t) fd);
 	p->said_fd = open(said, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	p->printed_fd = open(printed, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	MUST(p->said_fd);

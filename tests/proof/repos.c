@@ -268,6 +268,8 @@ make_directories(const char *top, const char *path)
 {
 	AUTO_FREE char *full = join(top, path);
 
+	if (path[0] == '\0')
+		return;
 	for (char *slash = full + strlen(top) + 1; (slash = strchr(slash, '/')) != NULL; slash++) {
 		*slash = '\0';
 		(void) mkdir(full, 0755);

@@ -39,6 +39,13 @@ if [ "$(id -u)" -ne 0 ]; then
 	check "is as it was" test "$(cat e/z)" = z
 
 	begin
+	mkdir c && chmod 000 c && s=$(snap) && rmdir c && echo file >c
+	expect 0 "a closed directory where a file stands now" snapshot restore "$s"
+	check "is there, and closed" test "$(stat -c %F%a c)" = directory0
+	expect 0 "and the file again" snapshot restore "$(cat "$scratch/out")"
+	check "is as it was" test "$(cat c)" = file
+
+	begin
 	mkdir d && echo x >d/x && s=$(snap) && chmod 000 d
 	expect 0 "a dry run over a closed directory" snapshot restore --dry-run "$s"
 	check "says what it cannot know" said 'cannot be read'
