@@ -277,11 +277,16 @@ static int
 recover_one(struct app *app, const struct workspace *workspace, void *context,
 	    struct moat_error *err)
 {
-	struct snap_recovery *counts = context;
+	struct snap_recovery *counts = context, before = *counts;
 
-	if (snap_clear_leftovers(app, workspace, counts, err) < 0)
+	if (snap_clear_leftovers(app, workspace, counts, err) < 0 ||
+	    snap_rebuild(app, workspace, &counts->rebuilt, err) < 0)
 		return -1;
-	return snap_rebuild(app, workspace, &counts->rebuilt, err);
+	/* What others need was not known while a record was damaged; now it is. */
+	if (counts->failed == before.failed || counts->rebuilt == before.rebuilt)
+		return 0;
+	counts->failed = before.failed;
+	return snap_clear_leftovers(app, workspace, counts, err);
 }
 
 static int
