@@ -213,6 +213,17 @@ tell_unseen(const struct manifest *desired, const struct manifest *live)
 				    live->skips[i].path);
 }
 
+/* Without a safety snapshot, which would say so. */
+static void
+tell_left(const struct manifest *desired, const struct manifest *live)
+{
+	for (size_t i = 0; i < live->skip_count; i++)
+		if (live->skips[i].reason == SKIP_UNREADABLE &&
+		    manifest_find_skip(desired, live->skips[i].path) == NULL)
+			log_warning("%s: left as it is: no permission to read it",
+				    live->skips[i].path);
+}
+
 /* What a safety snapshot cannot hold must not be thrown away: content that the user cannot read. */
 static int
 check_readable(void *context, const struct diff_item *item, struct moat_error *err)
@@ -267,6 +278,8 @@ carry_out(struct going_back *back, struct txn *txn, struct moat_error *err)
 		tell_unseen(back->rules, back->live);
 		return print_plan(back->app, txn, err);
 	}
+	if (options->no_safety)
+		tell_left(back->rules, back->live);
 	if (!options->no_safety && txn_visit(txn, check_readable, back->workspace, err) < 0)
 		return -1;
 	if (!txn_is_empty(txn) && !options->no_safety &&

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The stage: a private directory on the workspace's own mount, from where a rename reaches the
  * workspace. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,6 +13,10 @@
 #include "common/fs.h"
 #include "core/tree.h"
 #include "core/txn_internal.h"
+
+/* In the journal. */
+#define LEAVING "leaving"
+#define LEAVING_SECONDS 5
 
 const char *
 stage_name(char out[STAGE_NAME_MAX], char prefix, uint64_t number)
@@ -93,6 +98,47 @@ stage_open(const struct journal *journal, struct member *member, struct moat_err
 	return 0;
 }
 
+/* Its content.  The directory itself comes last, and quickly. */
+static int
+empty_stage(int root_fd, const char *name, struct moat_error *err)
+{
+	AUTO_CLOSEDIR DIR *stream = fs_open_stream(root_fd, name, err);
+	struct dirent *entry;
+	int next;
+
+	if (stream == NULL)
+		return -1;
+	while ((next = fs_read_name(stream, &entry, err)) > 0)
+		if (fs_remove_tree(dirfd(stream), entry->d_name, err) < 0)
+			return -1;
+	return next;
+}
+
+/* The word that the stage is about to go, which touches the workspace's root; its time says when.
+ * Should it fail, nothing is lost but that. */
+static void
+announce_leaving(const struct journal *journal)
+{
+	AUTO_CLOSE int fd =
+		openat(journal->fd, LEAVING, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (fd < 0 || fs_sync(fd, LEAVING, NULL) < 0 || fs_sync(journal->fd, LEAVING, NULL) < 0 ||
+	    futimens(fd, NULL) < 0)
+		return;
+}
+
+/* The stage is gone.  Was it our going that touched the root last, or is its time somebody else's
+ * business now? */
+static bool
+was_touched_by_leaving(const struct journal *journal, const struct member *member)
+{
+	struct stat word, root;
+
+	return fstatat(journal->fd, LEAVING, &word, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       fstat(member->root_fd, &root) == 0 && root.st_mtim.tv_sec >= word.st_mtim.tv_sec &&
+	       root.st_mtim.tv_sec - word.st_mtim.tv_sec <= LEAVING_SECONDS;
+}
+
 int
 stage_remove(const struct journal *journal, struct member *member, const struct moat_entry *root,
 	     struct moat_error *err)
@@ -105,10 +151,15 @@ stage_remove(const struct journal *journal, struct member *member, const struct 
 	if (!member->stage_inside)
 		return fs_remove_tree(journal->fd, "stage", err);
 	inside_name(journal, name);
-	if (faccessat(member->root_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
-		return 0; /* Gone before: the root's time is somebody else's business now. */
-	if (fs_remove_tree(member->root_fd, name, err) < 0)
-		return -1;
+	if (faccessat(member->root_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT) {
+		if (empty_stage(member->root_fd, name, err) < 0)
+			return -1;
+		announce_leaving(journal);
+		if (fs_remove_tree(member->root_fd, name, err) < 0)
+			return -1;
+	} else if (!was_touched_by_leaving(journal, member)) {
+		return 0;
+	}
 	/* Making and removing it has touched the workspace's root. */
 	times[1].tv_sec = root == NULL ? member->root_mtime_sec : root->mtime_sec;
 	times[1].tv_nsec = root == NULL ? member->root_mtime_nsec : root->mtime_nsec;

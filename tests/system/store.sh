@@ -61,6 +61,17 @@ expect 0 'the others are whole' snapshot verify
 expect 0 'and can be restored' snapshot restore --to "$scratch/out-two" "$two"
 check 'exactly' test "$(cat "$scratch/out-two/d5/f5")" = 'file 5 5'
 
+ls -A "$(records)" >"$scratch/before.list"
+expect 0 'nothing is interrupted' recover
+check 'it says so' said 'nothing was interrupted'
+ls -A "$(records)" >"$scratch/after.list"
+check 'and makes no record of what is gone' cmp -s "$scratch/before.list" "$scratch/after.list"
+
+# -- somebody died in the making of a workspace's state
+mkdir "$MOAT_HOME/workspaces/0123456789abcdef" && touch "$MOAT_HOME/workspaces/0123456789abcdef/.moat-tmp_012345abcdef"
+expect 0 'it is cleared away' recover
+check 'wholly' test ! -e "$MOAT_HOME/workspaces/0123456789abcdef"
+
 # -- a lost index
 for lost in everything one record manifest; do
 	case $lost in
