@@ -194,6 +194,15 @@ same_text(const char *a, const char *b)
 	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
 }
 
+/* Before anything that it says is believed, such as the name that the backend gave. */
+static int
+check_written(const struct snap_verifier *verifier, const struct snap *snap, struct moat_error *err)
+{
+	AUTO_CLOSE int all_fd = snap_directory(verifier->workspace, err);
+
+	return all_fd < 0 ? -1 : snap_check_record(all_fd, snap->id, snap, err);
+}
+
 /* The record, as the manifest knows it. */
 static int
 check_notes(const struct snap *snap, const struct manifest *manifest, struct moat_error *err)
@@ -224,8 +233,8 @@ check_record(struct snap_verifier *verifier, const struct snap *snap,
 	AUTO_SNAP struct snap *base = NULL;
 	char name[SNAP_NAME_MAX];
 
-	if (all_fd < 0 || snap_check_record(all_fd, snap->id, snap, err) < 0 ||
-	    check_notes(snap, manifest, err) < 0 || check_copy(verifier, snap, all_fd, err) < 0)
+	if (all_fd < 0 || check_notes(snap, manifest, err) < 0 ||
+	    check_copy(verifier, snap, all_fd, err) < 0)
 		return -1;
 	snap_name(name, BASE_PREFIX, snap->base == NULL ? "" : snap->base);
 	if (snap->base == NULL || faccessat(all_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
@@ -312,7 +321,7 @@ snap_verify(struct snap_verifier *verifier, const struct snap *snap,
 	AUTO_MANIFEST struct manifest *manifest = NULL;
 	struct verifying verifying = {damaged, context, NULL, PTHREAD_MUTEX_INITIALIZER};
 
-	if (use_store(verifier, snap, err) < 0 ||
+	if (use_store(verifier, snap, err) < 0 || check_written(verifier, snap, err) < 0 ||
 	    snap_manifest(verifier->app->home, snap, &manifest, err) < 0)
 		return -1;
 	if (!snapshot_can_verify(verifier->backend))

@@ -157,6 +157,15 @@ cp "$record" "$scratch/manifest"
 printf x | dd of="$record" bs=1 seek=40 conv=notrunc 2>/dev/null
 damaged "a damaged manifest" "manifest"
 cp "$scratch/manifest" "$record"
+# The name that the backend gave is what one of its own could be, or cannot be one.
+written=$(dirname "$record")/snapshot.json
+cp "$written" "$scratch/written"
+for ref in snap_000000000000 soap_000000000000; do
+	sed 's/"ref": "[^"]*"/"ref": "'$ref'"/' "$scratch/written" >"$written"
+	expect 1 "another reference: verify finds it" snapshot verify "$last"
+	check "another reference: verify says where" printed 'snapshot.json'
+done
+cp "$scratch/written" "$written"
 expect 0 "whole again, it restores" snapshot restore --no-safety "$last"
 check "with its content" test "$(sed -n 2p file)" = more
 
