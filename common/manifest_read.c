@@ -299,7 +299,7 @@ get_xattrs(struct reader *reader, struct moat_entry *entry)
 		buf_append(&list, &stored, sizeof stored);
 		buf_append(&list, value, size);
 	}
-	if (list.size == 0 || reader->wrong != NULL)
+	if ((list.size == 0 && !list.failed) || reader->wrong != NULL)
 		return;
 	entry->xattrs = list.failed || list.size > UINT32_MAX
 				? NULL

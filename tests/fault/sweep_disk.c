@@ -118,9 +118,10 @@ fill(struct job *job, bool files)
 {
 	/* In a sample, not every step: the seed says where it begins. */
 	long step = job->sweep->sample ? 7 : 1, enough = 0;
+	const long wanted = job->sweep->sample ? 1 : ENOUGH;
 	long room = job->sweep->sample ? (long) job->sweep->seed % step : 0;
 
-	for (long n = 0; enough < ENOUGH && n < POINTS; n++, room += step) {
+	for (long n = 0; enough < wanted && n < POINTS; n++, room += step) {
 		if (n % job->sweep->workers != job->worker)
 			continue;
 		enough = try_room(job, room, files) ? enough + 1 : 0;
