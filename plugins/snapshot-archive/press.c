@@ -87,11 +87,12 @@ static int
 write_chunk(struct press *press, struct moat_error *err)
 {
 	struct chunk *chunk = chunk_of(press, press->written);
-	struct frame frame = chunk->frame;
+	struct frame frame;
 	int r;
 
 	if (press->written == press->filled || chunk->state != CHUNK_PACKED)
-		return 0;
+		return 0; /* while it is busy, the frame is another thread's */
+	frame = chunk->frame;
 	frame.segment = press->large.segment;
 	frame.kind = press->large.kind;
 	if (pack_writer_reserve(press->pack, &frame, err) < 0)
