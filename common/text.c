@@ -382,6 +382,16 @@ text_is_name(const char *text)
 	return true;
 }
 
+bool
+text_path_within(const char *path, const char *top)
+{
+	size_t n = strlen(top);
+
+	if (n == 0 || (n == 1 && top[0] == '/'))
+		return true;
+	return strncmp(path, top, n) == 0 && (path[n] == '\0' || path[n] == '/');
+}
+
 int
 text_random_id(char out[32], const char *prefix, struct moat_error *err)
 {

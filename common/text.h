@@ -42,6 +42,10 @@ const char *text_nearest(const char *name, const char *const *names);
 /* [A-Za-z0-9][A-Za-z0-9._-]*, at most 128 bytes: names of runs, plugins. */
 bool text_is_name(const char *text);
 
+/* True when `path` is `top` or lies below it, by their text: both absolute, or both relative to the
+ * same directory, which is "". */
+bool text_path_within(const char *path, const char *top);
+
 /* PREFIX_ and 12 random hex digits (getrandom(2)).  out holds at least 32 bytes. */
 int text_random_id(char out[32], const char *prefix, struct moat_error *err);
 

@@ -14,6 +14,7 @@
 #include "common/buf.h"
 #include "common/cleanup.h"
 #include "common/fs.h"
+#include "common/text.h"
 #include "core/json.h"
 #include "core/log.h"
 
@@ -127,17 +128,6 @@ home_close(struct home *home)
 	free(home);
 }
 
-/* True when `path` is `top` or lies below it.  Both are absolute and resolved. */
-static bool
-is_below(const char *path, const char *top)
-{
-	size_t n = strlen(top);
-
-	if (strcmp(top, "/") == 0)
-		return true;
-	return strncmp(path, top, n) == 0 && (path[n] == '/' || path[n] == '\0');
-}
-
 /* The home directory of the user, resolved; NULL when there is none. */
 static char *
 user_home(void)
@@ -161,19 +151,19 @@ workspace_check_place(const struct home *home, const char *path, struct moat_err
 		return moat_fail(err, MOAT_USAGE,
 				 "the workspace is `/', the whole system; give the directory of a "
 				 "project");
-	if (user != NULL && strcmp(user, "/") != 0 && is_below(user, path))
+	if (user != NULL && strcmp(user, "/") != 0 && text_path_within(user, path))
 		return moat_fail(
 			err, MOAT_USAGE,
 			"the workspace `%s' is %s your home directory; give the directory of "
 			"a project inside it",
 			path, strcmp(user, path) == 0 ? "" : "above");
-	if (is_below(path, home->path))
+	if (text_path_within(path, home->path))
 		return moat_fail(
 			err, MOAT_USAGE,
 			"the workspace `%s' lies inside moat's own home `%s'; choose another "
 			"directory, or another MOAT_HOME",
 			path, home->path);
-	if (is_below(home->path, path))
+	if (text_path_within(home->path, path))
 		return moat_fail(
 			err, MOAT_USAGE,
 			"the workspace `%s' contains moat's own home `%s'; set MOAT_HOME to a "

@@ -186,17 +186,15 @@ print_result(const struct going_back *back, const char *where, const struct snap
 	return 0;
 }
 
-/* A dry run opens nothing, nor does one of some paths. */
+/* A dry run opens nothing. */
 static int
 look(struct going_back *back, struct moat_error *err)
 {
 	const struct restore_options *options = back->options;
-	bool everywhere =
-		!options->dry_run && (options->paths == NULL || options->paths[0] == NULL);
 
-	return everywhere ? restore_look(back->app, back->workspace, back->rules, &back->prelude,
-					 &back->live, err)
-			  : snap_live(back->workspace, back->rules, &back->live, err);
+	return options->dry_run ? snap_live(back->workspace, back->rules, &back->live, err)
+				: restore_look(back->app, back->workspace, back->rules,
+					       options->paths, &back->prelude, &back->live, err);
 }
 
 /* --------------------------------------------------------------------------------------- in place
@@ -204,24 +202,32 @@ look(struct going_back *back, struct moat_error *err)
 
 /* A dry run opens nothing, and so may not know all. */
 static void
-tell_unseen(const struct manifest *desired, const struct manifest *live)
+tell_hidden(const struct going_back *back)
 {
-	for (size_t i = 0; i < live->skip_count; i++)
-		if (live->skips[i].reason == SKIP_UNREADABLE &&
-		    manifest_find_skip(desired, live->skips[i].path) == NULL)
-			log_warning("%s cannot be read: what would happen below it is not known",
-				    live->skips[i].path);
+	for (size_t i = 0; i < back->live->skip_count; i++)
+		if (restore_is_hidden(&back->live->skips[i], back->rules, back->options->paths))
+			log_warning("%s cannot be read: what would happen below it is not known; "
+				    "what is yours would be opened for it, all else refused",
+				    back->live->skips[i].path);
 }
 
-/* Without a safety snapshot, which would say so. */
-static void
-tell_left(const struct manifest *desired, const struct manifest *live)
+/* What nobody can look into can be brought to no state: the whole is refused.  An undo is only
+ * about what the restore changed. */
+static int
+check_hidden(const struct going_back *back, const struct txn *txn, struct moat_error *err)
 {
-	for (size_t i = 0; i < live->skip_count; i++)
-		if (live->skips[i].reason == SKIP_UNREADABLE &&
-		    manifest_find_skip(desired, live->skips[i].path) == NULL)
-			log_warning("%s: left as it is: no permission to read it",
-				    live->skips[i].path);
+	const char *path = txn_hidden(txn);
+
+	for (size_t i = 0; path == NULL && !back->undoes && i < back->live->skip_count; i++)
+		if (restore_is_hidden(&back->live->skips[i], back->rules, back->options->paths))
+			path = back->live->skips[i].path;
+	if (path == NULL)
+		return 0;
+	return moat_fail(
+		err, MOAT_CONFLICT,
+		"`%s' cannot be read, so it cannot be brought back to what it was; nothing "
+		"was changed: make it readable, move it away, or name the PATHs to restore",
+		path);
 }
 
 /* What a safety snapshot cannot hold must not be thrown away: content that the user cannot read. */
@@ -245,6 +251,38 @@ check_readable(void *context, const struct diff_item *item, struct moat_error *e
 		"`%s' is to be replaced or removed, and cannot be read, so no safety "
 		"snapshot can hold it; nothing was changed: make it readable, or move it away",
 		item->path);
+}
+
+static int
+check_captured(void *context, const struct diff_item *item, struct moat_error *err)
+{
+	const struct manifest *safety = context;
+	const struct manifest_skip *skip;
+
+	if (item->from == NULL || item->from->type != MOAT_FILE ||
+	    manifest_find(safety, item->path) >= 0)
+		return 0;
+	skip = manifest_find_skip(safety, item->path);
+	if (skip == NULL || skip->reason != SKIP_UNREADABLE)
+		return 0; /* Not there any more: the transaction will see whether that is so. */
+	return moat_fail(err, MOAT_CONFLICT,
+			 "`%s' is to be replaced or removed, and the safety snapshot could not "
+			 "read it (%s); nothing was changed",
+			 item->path, skip->detail);
+}
+
+/* Permissions may have changed since check_readable(). */
+static int
+check_safety(const struct going_back *back, const struct txn *txn, const struct snap *safety,
+	     struct moat_error *err)
+{
+	AUTO_MANIFEST struct manifest *manifest = NULL;
+
+	if (safety->skipped <= back->live->skip_count)
+		return 0;
+	if (snap_manifest(back->app->home, safety, &manifest, err) < 0)
+		return -1;
+	return txn_visit(txn, check_captured, manifest, err);
 }
 
 static void
@@ -275,17 +313,19 @@ carry_out(struct going_back *back, struct txn *txn, struct moat_error *err)
 	AUTO_SNAP struct snap *safety = NULL;
 
 	if (options->dry_run) {
-		tell_unseen(back->rules, back->live);
+		tell_hidden(back);
 		return print_plan(back->app, txn, err);
 	}
-	if (options->no_safety)
-		tell_left(back->rules, back->live);
+	if (check_hidden(back, txn, err) < 0)
+		return -1;
 	if (!options->no_safety && txn_visit(txn, check_readable, back->workspace, err) < 0)
 		return -1;
 	if (!txn_is_empty(txn) && !options->no_safety &&
 	    snap_safety(back->app, back->workspace, back->snap, back->rules, back->live, &safety,
 			err) < 0)
 		return moat_wrap(err, "no safety snapshot, so nothing was restored");
+	if (safety != NULL && check_safety(back, txn, safety, err) < 0)
+		return -1;
 	txn_record(txn, back->snap->id, safety == NULL ? NULL : safety->id, back->undoes);
 	if (back->prelude != NULL)
 		txn_use_prelude(txn, back->prelude);

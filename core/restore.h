@@ -24,10 +24,16 @@ int restore_undo(struct app *app, const char *transaction, const struct restore_
 		 struct moat_error *err);
 
 /* restore_look.c.  The live tree, looked into everywhere that the user can open, but for what the
- * snapshot could not look into either; the manifest has the modes from before.  *prelude is made
- * when something has to be opened, and has to be ended by the caller, also on failure. */
+ * snapshot could not look into either; the manifest has the modes from before.  paths: what the
+ * restore is about, as in restore_options; nothing else is opened.  *prelude is made when something
+ * has to be opened, and has to be ended by the caller, also on failure. */
 int restore_look(struct app *app, const struct workspace *workspace, const struct manifest *desired,
-		 struct txn_prelude **prelude, struct manifest **ret, struct moat_error *err);
+		 const char *const *paths, struct txn_prelude **prelude, struct manifest **ret,
+		 struct moat_error *err);
+/* A place of the live tree that the restore is about, and that nobody can look into: what it would
+ * have to remove, or would write over, is not known. */
+bool restore_is_hidden(const struct manifest_skip *skip, const struct manifest *desired,
+		       const char *const *paths);
 
 /* The lines of a diff, as people and as programs read them; also for `snapshot diff`. */
 struct diff_printer {

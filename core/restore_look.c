@@ -7,11 +7,15 @@
 #include <unistd.h>
 
 #include "common/fs.h"
+#include "common/text.h"
 #include "core/restore.h"
 #include "core/txn.h"
 
 /* Objects of the user's own that cannot be read as they are, opened for the time of a restore. */
 struct openings {
+	const struct workspace *workspace;
+	const struct manifest *desired;
+	const char *const *paths;  /* what the restore is about; NULL or empty: everything */
 	struct txn_opening *items; /* paths are owned */
 	size_t count, done;        /* done: opened already */
 };
@@ -33,12 +37,50 @@ is_noted(const struct openings *openings, const char *path)
 	return false;
 }
 
+static bool
+is_chosen(const char *const *paths, const char *path)
+{
+	if (paths == NULL || paths[0] == NULL)
+		return true;
+	for (size_t i = 0; paths[i] != NULL; i++)
+		if (text_path_within(path, paths[i]))
+			return true;
+	return false;
+}
+
+/* Chosen, or on the way to what is. */
+static bool
+is_concerned(const char *const *paths, const char *path)
+{
+	if (is_chosen(paths, path))
+		return true;
+	for (size_t i = 0; paths[i] != NULL; i++)
+		if (text_path_within(paths[i], path))
+			return true;
+	return false;
+}
+
+bool
+restore_is_hidden(const struct manifest_skip *skip, const struct manifest *desired,
+		  const char *const *paths)
+{
+	if (skip->reason != SKIP_UNREADABLE || !is_concerned(paths, skip->path))
+		return false;
+	/* What the snapshot left out is none of a restore's business, with all that is below. */
+	for (size_t i = 0; i < desired->skip_count; i++)
+		if (desired->skips[i].reason != SKIP_TORN &&
+		    text_path_within(skip->path, desired->skips[i].path))
+			return false;
+	return true;
+}
+
 /* The mode that it is to have when the restore succeeds: see apply_meta() in txn_apply.c. */
 static unsigned
-mode_after(const struct manifest *desired, const char *path, const struct stat *st)
+mode_after(const struct openings *openings, const char *path, const struct stat *st)
 {
-	int64_t index = manifest_find(desired, path);
-	const struct moat_entry *entry = index < 0 ? NULL : desired->entries[index];
+	int64_t index =
+		is_chosen(openings->paths, path) ? manifest_find(openings->desired, path) : -1;
+	const struct moat_entry *entry = index < 0 ? NULL : openings->desired->entries[index];
 	bool same_type = entry != NULL && (S_ISDIR(st->st_mode) ? entry->type == MOAT_DIRECTORY
 								: entry->type == MOAT_FILE);
 
@@ -49,11 +91,10 @@ mode_after(const struct manifest *desired, const char *path, const struct stat *
 
 /* Notes one that needs and allows an opening. */
 static int
-note_closed(struct openings *openings, const struct workspace *workspace,
-	    const struct manifest *desired, const char *path, struct moat_error *err)
+note_closed(struct openings *openings, const char *path, struct moat_error *err)
 {
 	const char *name;
-	AUTO_CLOSE int dirfd = fs_open_parent(workspace->fd, path, &name, NULL);
+	AUTO_CLOSE int dirfd = fs_open_parent(openings->workspace->fd, path, &name, NULL);
 	struct txn_opening *more;
 	struct stat st;
 	mode_t needed;
@@ -71,60 +112,57 @@ note_closed(struct openings *openings, const struct workspace *workspace,
 	more->path = strdup(path);
 	more->before = st.st_mode & 07777;
 	more->opened = more->before | needed;
-	more->after = mode_after(desired, path, &st);
+	more->after = mode_after(openings, path, &st);
 	if (more->path == NULL)
 		return moat_fail_memory(err);
 	openings->count++;
 	return 0;
 }
 
-/* What the walk could not read, or the directory that hides it, unless the snapshot could not read
- * it either. */
+/* What the walk could not read, or the directory that hides it. */
 static int
-note_skipped(struct openings *openings, const struct workspace *workspace,
-	     const struct manifest *desired, const struct manifest_skip *skip,
-	     struct moat_error *err)
+note_hidden(struct openings *openings, const char *path, struct moat_error *err)
 {
-	AUTO_FREE char *parent = strdup(skip->path);
+	AUTO_FREE char *parent = strdup(path);
 	size_t before = openings->count;
 	char *slash;
 
-	if (skip->reason != SKIP_UNREADABLE || manifest_find_skip(desired, skip->path) != NULL)
-		return 0;
 	if (parent == NULL)
 		return moat_fail_memory(err);
-	if (note_closed(openings, workspace, desired, skip->path, err) < 0)
+	if (note_closed(openings, path, err) < 0)
 		return -1;
 	slash = strrchr(parent, '/');
 	if (openings->count > before || slash == NULL)
 		return 0;
 	*slash = '\0';
-	return note_closed(openings, workspace, desired, parent, err);
+	return note_closed(openings, parent, err);
 }
 
 /* All that is closed as far as one can see by now. */
 static int
-note_all(struct openings *openings, const struct workspace *workspace,
-	 const struct manifest *desired, const struct manifest *live, struct moat_error *err)
+note_all(struct openings *openings, const struct manifest *live, struct moat_error *err)
 {
 	for (size_t i = 0; i < live->skip_count; i++)
-		if (note_skipped(openings, workspace, desired, &live->skips[i], err) < 0)
+		if (restore_is_hidden(&live->skips[i], openings->desired, openings->paths) &&
+		    note_hidden(openings, live->skips[i].path, err) < 0)
 			return -1;
 	for (size_t i = 0; i < live->count; i++) {
 		const struct moat_entry *entry = live->entries[i];
 
 		if (entry->type == MOAT_FILE && entry->status != MOAT_SAME &&
-		    (entry->mode & 0400) == 0 &&
-		    note_closed(openings, workspace, desired, entry->path, err) < 0)
+		    (entry->mode & 0400) == 0 && is_chosen(openings->paths, entry->path) &&
+		    note_closed(openings, entry->path, err) < 0)
 			return -1;
 	}
 	return 0;
 }
 
 static int
-open_noted(struct app *app, const struct workspace *workspace, struct txn_prelude **prelude,
-	   struct openings *openings, struct moat_error *err)
+open_noted(struct app *app, struct txn_prelude **prelude, struct openings *openings,
+	   struct moat_error *err)
 {
+	const struct workspace *workspace = openings->workspace;
+
 	if (*prelude == NULL &&
 	    txn_prelude_new(app->home, workspace->path, workspace, prelude, err) < 0)
 		return -1;
@@ -150,18 +188,20 @@ set_former_modes(const struct openings *openings, const struct manifest *live)
 
 int
 restore_look(struct app *app, const struct workspace *workspace, const struct manifest *desired,
-	     struct txn_prelude **prelude, struct manifest **ret, struct moat_error *err)
+	     const char *const *paths, struct txn_prelude **prelude, struct manifest **ret,
+	     struct moat_error *err)
 {
-	CLEANUP(openings_free) struct openings openings = {0};
+	CLEANUP(openings_free)
+	struct openings openings = {.workspace = workspace, .desired = desired, .paths = paths};
 
 	for (;;) {
 		AUTO_MANIFEST struct manifest *live = NULL;
 
 		if (snap_live(workspace, desired, &live, err) < 0 ||
-		    (geteuid() != 0 && note_all(&openings, workspace, desired, live, err) < 0))
+		    (geteuid() != 0 && note_all(&openings, live, err) < 0))
 			return -1;
 		if (openings.count > openings.done) {
-			if (open_noted(app, workspace, prelude, &openings, err) < 0)
+			if (open_noted(app, prelude, &openings, err) < 0)
 				return -1;
 			continue;
 		}

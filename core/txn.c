@@ -125,6 +125,12 @@ txn_is_empty(const struct txn *txn)
 	return txn->member.plan.count == 0;
 }
 
+const char *
+txn_hidden(const struct txn *txn)
+{
+	return txn->hidden;
+}
+
 int
 txn_visit(const struct txn *txn,
 	  int (*visit)(void *context, const struct diff_item *item, struct moat_error *err),

@@ -39,6 +39,9 @@ int txn_plan_exactly(const struct home *home, const struct workspace *workspace,
 		     struct txn **ret, struct moat_error *err);
 const struct txn_counts *txn_counts(const struct txn *txn);
 bool txn_is_empty(const struct txn *txn);
+/* A directory that would have to go, and that nobody can look into, so that it would stay; NULL:
+ * none.  Borrowed. */
+const char *txn_hidden(const struct txn *txn);
 /* Visits what will be done, in path order: diff items as the user sees them. */
 int txn_visit(const struct txn *txn,
 	      int (*visit)(void *context, const struct diff_item *item, struct moat_error *err),

@@ -190,6 +190,7 @@ struct txn {
 	struct change *changes;
 	size_t change_count;
 	struct txn_counts counts;
+	const char *hidden; /* of `live', see txn_hidden() */
 	struct member member;
 	struct txn_prelude *prelude; /* or NULL; borrowed */
 	bool recorded;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "common/fs.h"
+#include "common/text.h"
 #include "core/log.h"
 #include "core/txn_internal.h"
 
@@ -110,14 +111,6 @@ draft_allocate(struct draft *draft, struct moat_error *err)
 
 /* --------------------------------------------------------------------------------- which paths */
 
-static bool
-is_at_or_below(const char *path, const char *top)
-{
-	size_t n = strlen(top);
-
-	return n == 0 || (strncmp(path, top, n) == 0 && (path[n] == '\0' || path[n] == '/'));
-}
-
 /* One of a sorted list, or a directory that one of it needs and that is not there. */
 static bool
 is_listed(const char *path, const char *const *paths, size_t count, bool live)
@@ -133,7 +126,7 @@ is_listed(const char *path, const char *const *paths, size_t count, bool live)
 			high = middle;
 	}
 	return low < count &&
-	       (strcmp(paths[low], path) == 0 || (!live && is_at_or_below(paths[low], path)));
+	       (strcmp(paths[low], path) == 0 || (!live && text_path_within(paths[low], path)));
 }
 
 /* Chosen, or a directory that what was chosen needs and that is not there. */
@@ -145,8 +138,8 @@ is_selected(const char *path, const char *const *paths, size_t exact, bool live,
 	if (paths == NULL || paths[0] == NULL)
 		return true;
 	for (size_t i = 0; paths[i] != NULL; i++)
-		if (is_at_or_below(path, paths[i]) ||
-		    (!live && desired && is_at_or_below(paths[i], path)))
+		if (text_path_within(path, paths[i]) ||
+		    (!live && desired && text_path_within(paths[i], path)))
 			return true;
 	return false;
 }
@@ -316,7 +309,7 @@ is_to_go(const struct draft *draft, int64_t live_index)
 }
 
 /* Does the directory hold anything that will not be deleted?  *ret_name: one such, freed by the
- * caller. */
+ * caller; "" when nobody can tell. */
 static int
 holds_uncaptured(const struct draft *draft, const struct moat_entry *directory, char **ret_name,
 		 struct moat_error *err)
@@ -330,10 +323,10 @@ holds_uncaptured(const struct draft *draft, const struct moat_entry *directory, 
 	*ret_name = NULL;
 	if (stream == NULL && local.code == MOAT_NOT_FOUND)
 		return 0;
-	/* What is in it the walk could not see, either: it stays. */
+	/* Nor could the walk see what is in it. */
 	if (stream == NULL && local.code == MOAT_PERMISSION &&
 	    manifest_find_skip(draft->live, directory->path) != NULL) {
-		*ret_name = strdup("(unreadable)");
+		*ret_name = strdup("");
 		return *ret_name == NULL ? moat_fail_memory(err) : 0;
 	}
 	if (stream == NULL)
@@ -372,14 +365,19 @@ find_kept(struct draft *draft, struct moat_error *err)
 		if (step->action == ACT_RETYPE)
 			return moat_fail(
 				err, MOAT_CONFLICT,
-				"`%s' is to be a %s again, and the directory there now holds "
-				"`%s', which the snapshot does not have; nothing was changed, "
-				"move it away and try again",
+				"`%s' is to be a %s again, and the directory there now %s%s%s, "
+				"which the snapshot does not have; nothing was changed, move it "
+				"away and try again",
 				live->path,
-				desired_of(draft, step)->type == MOAT_FILE ? "file" : "link", name);
+				desired_of(draft, step)->type == MOAT_FILE ? "file" : "link",
+				name[0] == '\0' ? "cannot be read" : "holds `", name,
+				name[0] == '\0' ? "" : "'");
 		draft->kept[step->live] = true;
 		step->action = ACT_NONE;
-		draft->txn->counts.kept++;
+		if (name[0] == '\0')
+			draft->txn->hidden = live->path;
+		else
+			draft->txn->counts.kept++;
 	}
 	return 0;
 }
@@ -426,7 +424,7 @@ mark_covered(struct draft *draft)
 		struct step *step = &draft->steps[i];
 
 		step->covered = top != NULL && step->action == ACT_CREATE &&
-				is_at_or_below(desired_of(draft, step)->path, top);
+				text_path_within(desired_of(draft, step)->path, top);
 		if (!step->covered && (step->action == ACT_CREATE || step->action == ACT_RETYPE) &&
 		    desired_of(draft, step)->type == MOAT_DIRECTORY)
 			top = desired_of(draft, step)->path;

@@ -96,16 +96,6 @@ job_count(struct job *job, enum scene_state state)
 		atomic_fetch_add(&job->tally->new, 1);
 }
 
-/* What it may not read it leaves as it is, and says so; all else must be as ever. */
-static bool
-left_alone(const struct job *job, const struct ended *ended, const char *problem)
-{
-	return ended->closed && ended->status == 0 && job->scene->command->changes && problem &&
-	       strncmp(problem, "the workspace is neither", 24) == 0 &&
-	       (strstr(ended->err, "no permission to read it") ||
-		strstr(ended->err, "they hold what the snapshot did not capture"));
-}
-
 char *
 job_check_ended(struct job *job, const struct ended *ended)
 {
@@ -117,10 +107,6 @@ job_check_ended(struct job *job, const struct ended *ended)
 	if (before == SCENE_MIXED)
 		atomic_fetch_add(&job->tally->mixed, 1);
 	more = scene_check(job->scene, &after);
-	if (left_alone(job, ended, more)) {
-		free(more);
-		return NULL;
-	}
 	job_count(job, after);
 	if (WIFSIGNALED(status) || WEXITSTATUS(status) > 3)
 		what = "no proper end";
@@ -141,14 +127,14 @@ job_check_ended(struct job *job, const struct ended *ended)
 }
 
 char *
-job_check_failed(struct job *job, int status, bool about_output, bool closed)
+job_check_failed(struct job *job, int status, bool about_output)
 {
 	char out[4096], err[4096];
 
 	scene_output(job->scene, "out", out, sizeof(out));
 	scene_output(job->scene, "err", err, sizeof(err));
-	return job_check_ended(job, &(struct ended){status, about_output, closed,
-						    scene_state(job->scene), out, err});
+	return job_check_ended(
+		job, &(struct ended){status, about_output, scene_state(job->scene), out, err});
 }
 
 /* -------------------------------------------------------------------------------------- places */

@@ -58,7 +58,6 @@ void job_wrong(struct job *job, const char *where, char *problem);
 struct ended {
 	int status;        /* as wait(2) tells it */
 	bool about_output; /* it may have been kept from writing a message */
-	bool closed;       /* the error was one of permission: it may leave that object alone */
 	enum scene_state before;
 	const char *out, *err;
 };
@@ -67,7 +66,7 @@ struct ended {
  * is wrong, to be freed. */
 char *job_check_ended(struct job *job, const struct ended *ended);
 /* The same for the command that was run last. */
-char *job_check_failed(struct job *job, int status, bool about_output, bool closed);
+char *job_check_failed(struct job *job, int status, bool about_output);
 void job_count(struct job *job, enum scene_state state);
 
 /* Each does all its points of the job. */

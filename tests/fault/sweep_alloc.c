@@ -97,9 +97,9 @@ sweep_allocations(struct job *job)
 		scene_output(job->scene, "leaks", leaks, sizeof(leaks));
 		problem = new_leak(usual, leaks);
 		if (problem)
-			free(job_check_failed(job, status, false, false));
+			free(job_check_failed(job, status, false));
 		else
-			problem = job_check_failed(job, status, false, false);
+			problem = job_check_failed(job, status, false);
 		(void) snprintf(where, sizeof(where), "allocation %ld", point + 1);
 		if (problem)
 			job_wrong(job, where, problem);

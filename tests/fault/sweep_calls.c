@@ -136,8 +136,7 @@ fail_one(struct job *job, struct inject *inject, const char *name)
 		problem = strdup("it hangs");
 	else
 		problem = job_check_failed(job, result.status,
-					   result.call == inject_call_number("write"),
-					   inject->error == EACCES);
+					   result.call == inject_call_number("write"));
 	(void) snprintf(what, sizeof(what), "%s at call", name);
 	if (problem)
 		job_wrong(job, describe(&result, inject, what), problem);

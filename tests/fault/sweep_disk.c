@@ -104,7 +104,7 @@ try_room(struct job *job, long room, bool files)
 	if (before == SCENE_MIXED)
 		(void) scene_moat(job->scene, recover, NULL);
 	remount(job->disk, PLENTY);
-	problem = job_check_ended(job, &(struct ended){status, false, false, before, out, err});
+	problem = job_check_ended(job, &(struct ended){status, false, before, out, err});
 	(void) snprintf(where, sizeof(where), "room for %ld %s", room, files ? "files" : "pages");
 	if (problem)
 		job_wrong(job, where, problem);

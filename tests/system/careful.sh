@@ -50,6 +50,16 @@ if [ "$(id -u)" -ne 0 ]; then
 	expect 0 "a dry run over a closed directory" snapshot restore --dry-run "$s"
 	check "says what it cannot know" said 'cannot be read'
 	check "and leaves it closed" test "$(stat -c %a d)" = 0
+
+	begin
+	mkdir c && echo 1 >c/x && s=$(snap) && echo 2 >c/x && echo new >c/new && chmod 000 c
+	expect 0 "a path in a directory that was closed" snapshot restore "$s" c/x
+	safety=$(cat "$scratch/out")
+	check "which stays closed" test "$(stat -c %a c)" = 0
+	chmod 700 c
+	check "only the path is back" test "$(cat c/x c/new)" = "$(printf '1\nnew')"
+	expect 0 "and undone again" snapshot restore "$safety" c/x
+	check "is as it was" test "$(cat c/x)" = 2
 fi
 
 begin
@@ -117,6 +127,29 @@ if [ "$(id -u)" -eq 0 ]; then
 	check "an immutable directory: refused" test "$status" -eq 1
 	check "nothing was changed" test -e d/n -a ! -e d/x
 	nothing_kept "immutable"
+
+	# Of root without the right to read everything, as in a container: like somebody else's directory.
+	begin
+	echo 1 >x && s=$(snap) && echo 2 >x && mkdir -m 000 hidden && echo new >hidden/new
+	cat >"$scratch/confined" <<-TXT
+		#!/bin/sh
+		exec setpriv --bounding-set -dac_override,-dac_read_search "$MOAT" "\$@"
+	TXT
+	chmod 755 "$scratch/confined"
+	full=$MOAT MOAT=$scratch/confined
+	for how in "" --no-safety; do
+		expect 3 "what nobody can look into: refused ($how)" snapshot restore $how "$s"
+		check "and named ($how)" said "\`hidden' cannot be read"
+		check "nothing was changed ($how)" test "$(cat x hidden/new)" = "$(printf '2\nnew')"
+		nothing_kept "hidden ($how)"
+	done
+	expect 0 "but for a dry run, which tells" snapshot restore --dry-run "$s"
+	check "what it does not know" said 'hidden cannot be read'
+	expect 0 "a path beside it" snapshot restore "$s" x
+	check "is back" test "$(cat x hidden/new)" = "$(printf '1\nnew')"
+	expect 0 "and its undo, beside it, too" undo
+	check "is done" test "$(cat x hidden/new)" = "$(printf '2\nnew')"
+	MOAT=$full
 	# A filesystem with whole seconds.
 	cd "$scratch" && truncate -s 20M image && mkdir mnt || exit 1
 	must_have mkfs.ext4 -q -I 128 image

@@ -307,6 +307,21 @@ test_now(void **state)
 	assert_true(now >= before && now <= before + 60);
 }
 
+static void
+test_path_within(void **state)
+{
+	(void) state;
+	assert_true(text_path_within("a", ""));
+	assert_true(text_path_within("a/b", "a"));
+	assert_true(text_path_within("a", "a"));
+	assert_false(text_path_within("ab", "a"));
+	assert_false(text_path_within("a", "a/b"));
+	assert_false(text_path_within("b/a", "a"));
+	assert_true(text_path_within("/", "/"));
+	assert_true(text_path_within("/a", "/"));
+	assert_false(text_path_within("/ab/c", "/a"));
+}
+
 int
 main(void)
 {
@@ -323,6 +338,7 @@ main(void)
 		cmocka_unit_test(test_duration),
 		cmocka_unit_test(test_nearest),
 		cmocka_unit_test(test_name),
+		cmocka_unit_test(test_path_within),
 		cmocka_unit_test(test_random_id),
 		cmocka_unit_test(test_now),
 	};
