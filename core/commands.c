@@ -254,8 +254,10 @@ const struct command commands[] = {
 		.min_arguments = 1, .max_arguments = 1, .run = cmd_plugin_info,
 	}, {
 		.name = "recover", .synopsis = "[OPTION]...",
-		.summary = "complete or undo restores that were interrupted",
-		.description = "Every command does so first; this one does nothing else.",
+		.summary = "put in order what was interrupted or lost",
+		.description = "Completes or undoes restores that were interrupted, clears away what interrupted "
+			       "snapshots, deletions and imports left, and makes missing or damaged records of "
+			       "snapshots again from the store.",
 		.run = cmd_recover,
 	}, {
 		.name = "version", .synopsis = "[OPTION]...",
