@@ -334,6 +334,25 @@ fs_write_all(int fd, const void *data, size_t size, const char *what, struct moa
 }
 
 int
+fs_write_at(int fd, const void *data, size_t size, uint64_t offset, struct moat_error *err)
+{
+	const char *bytes = data;
+	ssize_t put;
+
+	while (size > 0) {
+		put = pwrite(fd, bytes, size, (off_t) offset);
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0)
+			return moat_fail_errno(err, "write");
+		bytes += put;
+		size -= (size_t) put;
+		offset += (uint64_t) put;
+	}
+	return 0;
+}
+
+int
 fs_sync(int fd, const char *what, struct moat_error *err)
 {
 	int result;

@@ -25,8 +25,9 @@ int fs_open_parent(int rootfd, const char *path, const char **ret_name, struct m
 /* Reads the directory `path' below rootfd, opened that way; the caller closes the stream.  NULL:
  * *err. */
 DIR *fs_open_stream(int rootfd, const char *path, struct moat_error *err);
-/* The next name in it, but for "." and "..": 1; 0: there are no more; -1: *err.  (The end and a failure
- * of readdir(3) look alike, and a list that is cut short is a danger where it says what to keep.) */
+/* The next name in it, but for "." and "..": 1; 0: there are no more; -1: *err.  (The end and a
+ * failure of readdir(3) look alike, and a list that is cut short is a danger where it says what to
+ * keep.) */
 int fs_read_name(DIR *stream, struct dirent **ret, struct moat_error *err);
 /* Makes fs_open_beneath() use the walk, for tests. */
 void fs_force_walk(bool on);
@@ -43,6 +44,8 @@ int fs_write_atomic(int dirfd, const char *name, const void *data, size_t size, 
 		    struct moat_error *err);
 /* write(2) until all is written. */
 int fs_write_all(int fd, const void *data, size_t size, const char *what, struct moat_error *err);
+/* pwrite(2) until all is written, from byte `offset' of the file on; the caller says where. */
+int fs_write_at(int fd, const void *data, size_t size, uint64_t offset, struct moat_error *err);
 /* fsync(2) of a file or directory; EINVAL and ENOTSUP of filesystems without it are success. */
 int fs_sync(int fd, const char *what, struct moat_error *err);
 

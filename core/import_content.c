@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One pass over an archive: unpack, read the members, check what they make together. */
-#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -37,23 +36,6 @@ import_stream_max(const struct tar_limits *limits)
 	return add(add(limits->max_bytes, headers), add(limits->max_name_bytes, 1 << 20));
 }
 
-static int
-write_at(int fd, const char *data, size_t size, uint64_t offset, struct moat_error *err)
-{
-	while (size > 0) {
-		ssize_t n = pwrite(fd, data, size, (off_t) offset);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return moat_fail_errno(err, "unpack into moat's home");
-		data += n;
-		size -= (size_t) n;
-		offset += (uint64_t) n;
-	}
-	return 0;
-}
-
 /* fd -1: the data is only read. */
 static int
 take_data(struct tar_stream *stream, int fd, char *piece, struct moat_error *err)
@@ -66,8 +48,8 @@ take_data(struct tar_stream *stream, int fd, char *piece, struct moat_error *err
 			return (int) n;
 		if (interrupt_pending() != 0)
 			return moat_fail(err, MOAT_CANCELLED, "interrupted");
-		if (fd >= 0 && write_at(fd, piece, (size_t) n, offset, err) < 0)
-			return -1;
+		if (fd >= 0 && fs_write_at(fd, piece, (size_t) n, offset, err) < 0)
+			return moat_wrap(err, "unpack into moat's home");
 	}
 }
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Giving content back, pack after pack; the segments of a pack are distributed over a crew. */
-#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "common/fs.h"
 #include "crew.h"
 #include "pack_read.h"
 #include "store.h"
@@ -92,23 +92,6 @@ report(struct extracting *x, uint64_t bytes, uint64_t items)
 
 /* ------------------------------------------------------------------------------------ one file */
 
-static int
-write_at(int fd, const uint8_t *data, size_t size, uint64_t offset, struct moat_error *err)
-{
-	while (size > 0) {
-		ssize_t n = pwrite(fd, data, size, (off_t) offset);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return moat_fail_errno(err, "write");
-		data += n;
-		offset += (uint64_t) n;
-		size -= (size_t) n;
-	}
-	return 0;
-}
-
 /* Data of the segment to its place in the file (fd -1: nowhere). */
 static int
 copy_extent(struct extracting *x, struct pack_cursor *cursor, struct extent extent, int fd,
@@ -124,7 +107,7 @@ copy_extent(struct extracting *x, struct pack_cursor *cursor, struct extent exte
 			return -1;
 		n = n < extent.size ? n : (size_t) extent.size;
 		hasher_data(hasher, data, n);
-		if (fd >= 0 && write_at(fd, data, n, extent.offset, err) < 0)
+		if (fd >= 0 && fs_write_at(fd, data, n, extent.offset, err) < 0)
 			return -1;
 		pack_skip(cursor, n);
 		extent.offset += n;

@@ -114,22 +114,10 @@ static int
 write_at(struct pack_writer *writer, uint64_t offset, const void *data, size_t size,
 	 struct moat_error *err)
 {
-	const uint8_t *from = data;
-
-	while (size > 0) {
-		ssize_t n = pwrite(writer->fd, from, size, (off_t) offset);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0) {
-			moat_fail_errno(err, "write `%s'", writer->name);
-			return moat_wrap(err, "store the snapshot in `%s'", writer->archive->path);
-		}
-		from += n;
-		offset += (uint64_t) n;
-		size -= (size_t) n;
-	}
-	return 0;
+	if (fs_write_at(writer->fd, data, size, offset, err) == 0)
+		return 0;
+	moat_wrap(err, "`%s'", writer->name);
+	return moat_wrap(err, "store the snapshot in `%s'", writer->archive->path);
 }
 
 int

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/fs.h"
 #include "common/sparse.h"
 
 #define BUFFER_MAX ((uint64_t) 256 << 10)
@@ -42,23 +43,6 @@ read_at(int fd, void *data, size_t size, uint64_t offset)
 	return n;
 }
 
-static int
-write_at(int fd, const uint8_t *data, size_t size, uint64_t offset, struct moat_error *err)
-{
-	while (size > 0) {
-		ssize_t n = pwrite(fd, data, size, (off_t) offset);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return moat_fail_errno(err, "write");
-		data += n;
-		offset += (uint64_t) n;
-		size -= (size_t) n;
-	}
-	return 0;
-}
-
 /* By reading and writing; less than the extent when the file has shrunk. */
 static int
 copy_plainly(struct work *work, int from, int to, struct extent extent, struct moat_error *err)
@@ -79,7 +63,7 @@ copy_plainly(struct work *work, int from, int to, struct extent extent, struct m
 			return moat_fail_errno(err, "read");
 		if (n == 0)
 			return 0;
-		if (write_at(to, buffer, (size_t) n, extent.offset, err) < 0)
+		if (fs_write_at(to, buffer, (size_t) n, extent.offset, err) < 0)
 			return -1;
 		extent.offset += (uint64_t) n;
 		extent.size -= (uint64_t) n;
