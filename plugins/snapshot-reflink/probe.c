@@ -78,6 +78,13 @@ refuse_file(struct moat_bid *bid, const char *where)
 	return refuse(bid, "cloning cannot be tried in %s: %s", where, why);
 }
 
+static int
+refuse_filesystem(struct moat_bid *bid)
+{
+	return refuse(bid, "the filesystem of the workspace cannot clone files; btrfs, XFS and "
+			   "bcachefs can");
+}
+
 /* EXDEV does not tell whether the workspace's filesystem could clone at all. */
 static int
 refuse_clone(struct moat_bid *bid, int workspace_fd, int from, int why)
@@ -89,26 +96,45 @@ refuse_clone(struct moat_bid *bid, int workspace_fd, int from, int why)
 		return refuse(bid, "moat's home is on another filesystem than the workspace; set "
 				   "MOAT_HOME to a directory on it");
 	if (inside == EOPNOTSUPP || inside == ENOTTY || inside == EINVAL)
-		return refuse(bid,
-			      "the filesystem of the workspace cannot clone files; btrfs, XFS and "
-			      "bcachefs can");
+		return refuse_filesystem(bid);
 	return refuse(bid, "a file of the workspace could not be cloned into moat's home: %s",
 		      strerror(why));
+}
+
+/* Most filesystems say "never" before they look at the files; then one file in moat's home, offered
+ * to itself, is enough. */
+static bool
+says_never(const struct moat_target *target, int file)
+{
+	struct stat home, workspace;
+	int why;
+
+	if (fstat(target->home_fd, &home) < 0 || fstat(target->workspace_fd, &workspace) < 0 ||
+	    home.st_dev != workspace.st_dev)
+		return false;
+	why = try_clone(file, file);
+	return why == EOPNOTSUPP || why == ENOTTY;
 }
 
 /* True when it works; else the bid says why not. */
 static bool
 works(const struct moat_target *target, struct moat_bid *bid)
 {
-	AUTO_CLOSE int from = -1, to = -1;
+	AUTO_CLOSE int from = -1, to = nameless_file(target->home_fd);
 	int why;
 
+	if (to < 0) {
+		(void) refuse_file(bid, "moat's home");
+		return false;
+	}
+	if (says_never(target, to)) {
+		(void) refuse_filesystem(bid);
+		return false;
+	}
 	errno = 0;
 	from = file_with_a_block(target->workspace_fd);
 	if (from < 0)
 		(void) refuse_file(bid, "the workspace");
-	else if ((to = nameless_file(target->home_fd)) < 0)
-		(void) refuse_file(bid, "moat's home");
 	else if ((why = try_clone(from, to)) != 0)
 		(void) refuse_clone(bid, target->workspace_fd, from, why);
 	else
