@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <git2.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,18 +12,18 @@
 
 #include "common/buf.h"
 #include "common/cleanup.h"
+#include "core/gitconfig.h"
+#include "core/gitindex.h"
 
-#define RULES_MAX ((off_t) 100 << 20) /* git's limit, too */
-
-#define HOW_TO_GO_ON                                                                               \
-	"`git status' there may say more; snapshots.exclude.ignore_gitignore: true does without "  \
-	"it"
+#define RULES_MAX ((size_t) 100 << 20) /* git's limit, too */
+#define INDEX_MAX ((size_t) 4 << 30)   /* of offsets in it */
 
 struct filter_git {
-	git_repository *repository;
-	git_index *index; /* NULL: not read yet */
+	struct gitindex *index; /* NULL: not read yet */
 	pthread_mutex_t lock;
 	char *directory;
+	char *git_directory;    /* its .git, or where that points to */
+	char *common_directory; /* that of the main working tree */
 	char *info_exclude;
 	char *global_exclude;
 };
@@ -39,6 +38,30 @@ is_our_failure(int sys_errno)
 	       sys_errno == EIO || sys_errno == EBADF;
 }
 
+/* 1; or 0: no regular file, or more than max. */
+static int
+read_regular(int fd, const char *name, size_t max, struct buf *ret, struct moat_error *err)
+{
+	char chunk[65536];
+	struct stat st;
+	ssize_t n;
+
+	if (fstat(fd, &st) < 0)
+		return moat_fail_errno(err, "stat `%s'", name);
+	if (!S_ISREG(st.st_mode) || (uintmax_t) st.st_size > max)
+		return 0;
+	while ((n = read(fd, chunk, sizeof chunk)) != 0) {
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return moat_fail_errno(err, "read `%s'", name);
+		buf_append(ret, chunk, (size_t) n);
+		if (ret->size > max)
+			return 0;
+	}
+	return buf_check(ret, err) < 0 ? -1 : 1;
+}
+
 int
 filter_read(int dirfd, const char *name, bool follow, char **ret, size_t *ret_size,
 	    struct moat_error *err)
@@ -47,31 +70,15 @@ filter_read(int dirfd, const char *name, bool follow, char **ret, size_t *ret_si
 		openat(dirfd, name,
 		       O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | (follow ? 0 : O_NOFOLLOW));
 	AUTO_BUF struct buf text = {0};
-	char chunk[16384];
-	struct stat st;
-	ssize_t n;
+	int found;
 
 	*ret = NULL;
 	*ret_size = 0;
 	if (fd < 0)
 		return is_our_failure(errno) ? moat_fail_errno(err, "open `%s'", name) : 0;
-	if (fstat(fd, &st) < 0)
-		return moat_fail_errno(err, "stat `%s'", name);
-	if (!S_ISREG(st.st_mode) || st.st_size > RULES_MAX)
-		return 0;
-	while ((n = read(fd, chunk, sizeof chunk)) != 0) {
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return moat_fail_errno(err, "read `%s'", name);
-		buf_append(&text, chunk, (size_t) n);
-		if (text.size > (size_t) RULES_MAX)
-			return 0;
-	}
-	if (buf_check(&text, err) < 0)
-		return -1;
-	if (text.size == 0)
-		return 0;
+	found = read_regular(fd, name, RULES_MAX, &text, err);
+	if (found <= 0 || text.size == 0)
+		return found < 0 ? -1 : 0;
 	*ret_size = text.size;
 	*ret = buf_steal(&text);
 	return 0;
@@ -79,41 +86,11 @@ filter_read(int dirfd, const char *name, bool follow, char **ret, size_t *ret_si
 
 /* ----------------------------------------------------------------------------------- opening */
 
-/* Bytes of an index: some 2,000 files. */
-#define INDEX_LARGE 262144
+/* Bytes of an index: some 20,000 files. */
+#define INDEX_LARGE (2 << 20)
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static int initialised;
-
-static void
-initialise(void)
-{
-	/* What is read here means the same under these extensions. */
-	static const char *extensions[] = {"partialclone", "preciousobjects", "relativeworktrees",
-					   "worktreeconfig"};
-
-	initialised = git_libgit2_init();
-	if (initialised < 0)
-		return;
-	/* Rules are only read: whose they are does not matter. */
-	(void) git_libgit2_opts(GIT_OPT_SET_OWNER_VALIDATION, 0);
-	(void) git_libgit2_opts(GIT_OPT_SET_EXTENSIONS, extensions,
-				sizeof extensions / sizeof extensions[0]);
-}
-
-static int
-fail_git(struct moat_error *err, int status, const char *what, const char *directory)
-{
-	const git_error *last = git_error_last();
-
-	return moat_fail(err, status == GIT_ENOTFOUND ? MOAT_NOT_FOUND : MOAT_CORRUPT,
-			 "the %s of the git repository `%s' cannot be read (%s); " HOW_TO_GO_ON,
-			 what, directory,
-			 last != NULL && last->message != NULL ? last->message : "no reason given");
-}
-
-static char *
-join(const char *directory, const char *name)
+char *
+filter_join(const char *directory, const char *name)
 {
 	struct buf path = {0};
 
@@ -127,7 +104,7 @@ join(const char *directory, const char *name)
 static bool
 is_plain(const char *directory, const char *name)
 {
-	AUTO_FREE char *path = join(directory, name);
+	AUTO_FREE char *path = filter_join(directory, name);
 	struct stat st;
 
 	return path != NULL && (stat(path, &st) < 0 || S_ISREG(st.st_mode));
@@ -137,7 +114,7 @@ is_plain(const char *directory, const char *name)
 static char *
 read_line(const char *directory, const char *name)
 {
-	AUTO_FREE char *path = join(directory, name);
+	AUTO_FREE char *path = filter_join(directory, name);
 	char *text = NULL;
 	size_t size;
 
@@ -149,116 +126,84 @@ read_line(const char *directory, const char *name)
 	return text;
 }
 
-/* Whether `directory` has a .git that can be opened without waiting for anything. */
 static bool
-has_git(const char *directory)
+is_directory(const char *directory, const char *name)
 {
-	static const char *const parts[] = {"HEAD", "config", "commondir", "gitdir", "index"};
-	AUTO_FREE char *dot_git = join(directory, ".git");
-	AUTO_FREE char *common_text = NULL;
-	AUTO_FREE char *common = NULL;
+	AUTO_FREE char *path = filter_join(directory, name);
+	struct stat st;
+
+	return path != NULL && stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* Where the .git of git->directory is, or points to; NULL: there is none. */
+static char *
+find_git_directory(const struct filter_git *git)
+{
+	AUTO_FREE char *dot_git = filter_join(git->directory, ".git"), *link = NULL;
 	struct stat st;
 
 	if (dot_git == NULL || stat(dot_git, &st) < 0)
+		return NULL;
+	if (S_ISDIR(st.st_mode))
+		return STEAL(dot_git);
+	link = S_ISREG(st.st_mode) ? read_line(git->directory, ".git") : NULL;
+	if (link == NULL || strncmp(link, "gitdir: ", 8) != 0)
+		return NULL;
+	return filter_join(git->directory, link + 8);
+}
+
+/* Finds a repository that can be opened without waiting for anything: what git and libgit2 ask for
+ * is in it.  False: there is none. */
+static bool
+find_repository(struct filter_git *git)
+{
+	static const char *const parts[] = {"HEAD", "config", "commondir", "gitdir", "index"};
+	AUTO_FREE char *common = NULL, *head = NULL;
+
+	git->git_directory = find_git_directory(git);
+	if (git->git_directory == NULL)
 		return false;
-	if (S_ISREG(st.st_mode)) {
-		AUTO_FREE char *link = read_line(directory, ".git");
-		char *target = NULL;
-
-		if (link == NULL || strncmp(link, "gitdir: ", 8) != 0)
+	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+		if (!is_plain(git->git_directory, parts[i]))
 			return false;
-		target = join(directory, link + 8);
-		free(dot_git);
-		dot_git = target;
-	} else if (!S_ISDIR(st.st_mode)) {
-		return false;
-	}
-	for (size_t i = 0; dot_git != NULL && i < sizeof parts / sizeof parts[0]; i++)
-		if (!is_plain(dot_git, parts[i]))
-			return false;
-	common_text = dot_git != NULL ? read_line(dot_git, "commondir") : NULL;
-	common = common_text != NULL ? join(dot_git, common_text) : NULL;
-	return dot_git != NULL && (common == NULL || is_plain(common, "config"));
+	common = read_line(git->git_directory, "commondir");
+	git->common_directory = filter_join(git->git_directory, common == NULL ? "" : common);
+	head = filter_join(git->git_directory, "HEAD");
+	return git->common_directory != NULL && is_plain(git->common_directory, "config") &&
+	       head != NULL && access(head, F_OK) == 0 &&
+	       is_directory(git->common_directory, "objects") &&
+	       is_directory(git->common_directory, "refs");
 }
 
-/* $XDG_CONFIG_HOME/git/ignore, ~/.config/git/ignore, or "". */
-static char *
-default_excludes(void)
-{
-	const char *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
-
-	if (config != NULL && *config != '\0')
-		return join(config, "git/ignore");
-	return home != NULL ? join(home, ".config/git/ignore") : strdup("");
-}
-
-/* core.excludesFile: "~/" is the home directory, another relative path starts at the root of the
- * working tree. */
+/* 1 when there is a repository, 0 when there is none. */
 static int
-find_global_exclude(struct filter_git *git, struct moat_error *err)
+look_around(struct filter_git *git, struct moat_error *err)
 {
-	git_buf path = {0};
-	git_config *config = NULL;
-	int status = git_repository_config_snapshot(&config, git->repository);
-
-	if (status == 0) {
-		status = git_config_get_path(&path, config, "core.excludesfile");
-		git_config_free(config);
-	}
-	if (status != 0 && status != GIT_ENOTFOUND)
-		return fail_git(err, status, "configuration", git->directory);
-	if (status == GIT_ENOTFOUND)
-		git->global_exclude = default_excludes();
-	else
-		git->global_exclude = path.size == 0 ? strdup("") : join(git->directory, path.ptr);
-	git_buf_dispose(&path);
-	return git->global_exclude == NULL ? moat_fail_memory(err) : 0;
-}
-
-static int
-open_repository(struct filter_git *git, struct moat_error *err)
-{
-	int status = git_repository_open_ext(&git->repository, git->directory,
-					     GIT_REPOSITORY_OPEN_NO_SEARCH, NULL);
-
-	if (status == GIT_ENOTFOUND)
+	if (!find_repository(git))
 		return 0;
-	if (status != 0)
-		return fail_git(err, status, "metadata", git->directory);
-	git->info_exclude = join(git_repository_commondir(git->repository), "info/exclude");
+	git->info_exclude = filter_join(git->common_directory, "info/exclude");
 	if (git->info_exclude == NULL)
 		return moat_fail_memory(err);
-	return find_global_exclude(git, err);
+	return gitconfig_excludes(git->directory, git->common_directory, &git->global_exclude, err);
 }
 
 int
 filter_git_open(const char *directory, struct filter_git **ret, struct moat_error *err)
 {
-	struct filter_git *git;
+	struct filter_git *git = calloc(1, sizeof *git);
+	int found;
 
 	*ret = NULL;
-	if (!has_git(directory))
-		return 0;
-	(void) pthread_once(&once, initialise);
-	if (initialised < 0)
-		return moat_fail(err, MOAT_FAILED, "libgit2 cannot be initialised");
-	git = calloc(1, sizeof *git);
 	if (git == NULL)
 		return moat_fail_memory(err);
 	(void) pthread_mutex_init(&git->lock, NULL);
 	git->directory = strdup(directory);
-	if (git->directory == NULL) {
+	found = git->directory == NULL ? moat_fail_memory(err) : look_around(git, err);
+	if (found <= 0) {
 		filter_git_close(git);
-		return moat_fail_memory(err);
+		return found;
 	}
-	if (open_repository(git, err) < 0) {
-		filter_git_close(git);
-		return -1;
-	}
-	if (git->repository == NULL)
-		filter_git_close(git);
-	else
-		*ret = git;
+	*ret = git;
 	return 0;
 }
 
@@ -267,10 +212,11 @@ filter_git_close(struct filter_git *git)
 {
 	if (git == NULL)
 		return;
-	git_index_free(git->index);
-	git_repository_free(git->repository);
+	gitindex_free(git->index);
 	(void) pthread_mutex_destroy(&git->lock);
 	free(git->directory);
+	free(git->git_directory);
+	free(git->common_directory);
 	free(git->info_exclude);
 	free(git->global_exclude);
 	free(git);
@@ -291,53 +237,107 @@ filter_git_global_exclude(const struct filter_git *git)
 /* ------------------------------------------------------------------------------------- index */
 
 static int
+fail_index(struct moat_error *err, const struct moat_error *why, const struct filter_git *git)
+{
+	return moat_error_set(
+		err, why->code, why->sys_errno,
+		"the index of the git repository `%s' cannot be read (%s); " FILTER_GIT_HINT,
+		git->directory, why->message);
+}
+
+/* Without one nothing is tracked. */
+static int
+read_index(const char *path, struct gitindex **ret, struct moat_error *err)
+{
+	AUTO_CLOSE int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	AUTO_BUF struct buf data = {0};
+	int found;
+	size_t size;
+
+	if (fd < 0 && errno != ENOENT)
+		return moat_fail_errno(err, "open it");
+	if (fd < 0) {
+		*ret = calloc(1, sizeof **ret);
+		return *ret == NULL ? moat_fail_memory(err) : 0;
+	}
+	found = read_regular(fd, path, INDEX_MAX, &data, err);
+	if (found < 0)
+		return -1;
+	if (found == 0)
+		return moat_fail(err, MOAT_CORRUPT, "it is not a file");
+	size = data.size;
+	return gitindex_parse(buf_steal(&data), size, ret, err);
+}
+
+static int
 load_index(struct filter_git *git, struct moat_error *err)
 {
-	int status;
+	AUTO_FREE char *path = NULL;
+	struct moat_error why = MOAT_ERROR_INIT;
 
 	if (git->index != NULL)
 		return 0;
-	if (!is_plain(git_repository_path(git->repository), "index"))
-		return moat_fail(
-			err, MOAT_CORRUPT,
-			"the index of the git repository `%s' is not a file; " HOW_TO_GO_ON,
-			git->directory);
-	status = git_repository_index(&git->index, git->repository);
-	return status == 0 ? 0 : fail_git(err, status, "index", git->directory);
+	path = filter_join(git->git_directory, "index");
+	if (path == NULL)
+		return moat_fail_memory(err);
+	return read_index(path, &git->index, &why) < 0 ? fail_index(err, &why, git) : 0;
+}
+
+/* Of a sparse index: inside a directory of which it says no more than that it is tracked. */
+static bool
+is_in_sparse(const struct gitindex *index, const char *path)
+{
+	AUTO_FREE char *prefix = index->sparse ? strdup(path) : NULL;
+
+	for (char *slash = prefix == NULL ? NULL : strrchr(prefix, '/'); slash != NULL;
+	     slash = strrchr(prefix, '/')) {
+		size_t at;
+
+		slash[1] = '\0';
+		at = gitindex_position(index, prefix);
+		if (at < index->count && strcmp(index->entries[at].path, prefix) == 0)
+			return true;
+		slash[0] = '\0';
+	}
+	return false;
 }
 
 static int
 look_up(struct filter_git *git, const char *path, bool is_directory, enum filter_tracked *ret,
 	struct moat_error *err)
 {
-	const git_index_entry *entry;
+	const struct gitindex *index;
 	size_t at;
 
 	*ret = TRACKED_NOT;
 	if (load_index(git, err) < 0)
 		return -1;
+	index = git->index;
+	at = gitindex_position(index, path);
+	if (at < index->count && strcmp(index->entries[at].path, path) == 0 &&
+	    (!is_directory || index->entries[at].mode == GITINDEX_SUBMODULE)) {
+		*ret = TRACKED_ITSELF;
+		return 0;
+	}
 	if (is_directory) {
-		AUTO_FREE char *prefix = join(path, "");
+		AUTO_FREE char *prefix = filter_join(path, "");
 
 		if (prefix == NULL)
 			return moat_fail_memory(err);
-		if (git_index_find_prefix(&at, git->index, prefix) == 0) {
+		at = gitindex_position(index, prefix);
+		if (at < index->count &&
+		    strncmp(index->entries[at].path, prefix, strlen(prefix)) == 0)
 			*ret = TRACKED_BELOW;
-			return 0;
-		}
 	}
-	if (git_index_find(&at, git->index, path) != 0)
-		return 0;
-	entry = git_index_get_byindex(git->index, at);
-	if (!is_directory || (entry != NULL && entry->mode == GIT_FILEMODE_COMMIT))
-		*ret = TRACKED_ITSELF;
+	if (*ret == TRACKED_NOT && is_in_sparse(index, path))
+		*ret = is_directory ? TRACKED_BELOW : TRACKED_ITSELF;
 	return 0;
 }
 
 bool
 filter_git_index_is_large(const struct filter_git *git)
 {
-	AUTO_FREE char *path = join(git_repository_path(git->repository), "index");
+	AUTO_FREE char *path = filter_join(git->git_directory, "index");
 	struct stat st;
 
 	return path != NULL && stat(path, &st) == 0 && st.st_size > INDEX_LARGE;
@@ -368,23 +368,23 @@ look_below(struct filter_git *git, const char *path,
 	   bool (*wanted)(const void *context, const char *below), const void *context, bool *ret,
 	   struct moat_error *err)
 {
-	AUTO_FREE char *prefix = join(path, "");
-	size_t at, length;
+	AUTO_FREE char *prefix = filter_join(path, "");
+	size_t length;
 
 	*ret = false;
 	if (prefix == NULL)
 		return moat_fail_memory(err);
 	if (load_index(git, err) < 0)
 		return -1;
-	if (git_index_find_prefix(&at, git->index, prefix) != 0)
-		return 0;
 	length = strlen(prefix);
-	for (; !*ret; at++) {
-		const git_index_entry *entry = git_index_get_byindex(git->index, at);
+	for (size_t at = gitindex_position(git->index, prefix); !*ret && at < git->index->count;
+	     at++) {
+		const struct gitindex_entry *entry = &git->index->entries[at];
 
-		if (entry == NULL || strncmp(entry->path, prefix, length) != 0)
+		if (strncmp(entry->path, prefix, length) != 0)
 			break;
-		*ret = wanted(context, entry->path + length);
+		/* What is below that one nobody can tell here. */
+		*ret = entry->mode == GITINDEX_DIRECTORY || wanted(context, entry->path + length);
 	}
 	return 0;
 }

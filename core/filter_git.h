@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the live filter asks a git repository: where its exclude files are, and what it tracks. By
- * libgit2: no program is run, and nothing is written. */
+/* What the live filter asks a git repository: where its exclude files are, and what it tracks. No
+ * program is run, and nothing is written; libgit2 is only asked when the configuration may say
+ * something about it. */
 #ifndef MOAT_CORE_FILTER_GIT_H
 #define MOAT_CORE_FILTER_GIT_H
 
@@ -10,6 +11,11 @@
 #include "common/error.h"
 
 struct filter_git;
+
+/* What a message says that a repository cannot be read. */
+#define FILTER_GIT_HINT                                                                            \
+	"`git status' there may say more; snapshots.exclude.ignore_gitignore: true does without "  \
+	"it"
 
 /* The repository whose working tree has its root at `directory` (an absolute path): that is where
  * its .git is, a directory or a file that points to one.  *ret NULL: none is there. */
@@ -39,6 +45,9 @@ int filter_git_wants_below(struct filter_git *git, const char *path,
 bool filter_git_index_is_large(const struct filter_git *git);
 /* Reads the index now; what fails will fail again when somebody asks.  [any thread] */
 void filter_git_load(struct filter_git *git);
+
+/* DIRECTORY/NAME, or NAME when that is absolute; the caller frees.  NULL: no memory. */
+char *filter_join(const char *directory, const char *name);
 
 /* Reads a file as git reads files of patterns: *ret is NULL when it is missing, unreadable, empty,
  * or no regular file (it is never waited for); a symbolic link counts as missing unless `follow`.

@@ -313,6 +313,90 @@ excludes_file(void **state)
 	}
 }
 
+/* However a file of configuration says it, or has it in a comment. */
+static void
+spelled_excludes_file(void **state)
+{
+	static const struct {
+		const char *text;
+		bool ignored; /* r/x.o, by r/in-the-tree/mine */
+	} cases[] = {
+		{"[core]\n\texcludesFile = in-the-tree/mine\n", true},
+		{"[CORE]\nEXCLUDESFILE=in-the-tree/mine  \r\n", true},
+		{"[core]\r\n  excludesfile\t=\tin-the-tree/mine", true},
+		{"[core] ; comment\nexcludesfile = in-the-tree/mine\n", true},
+		{"[core] excludesfile = in-the-tree/mine\n", true},
+		{"[core]\nexcludesfile = \"in-the-tree/mine\"\n", true},
+		{"[core]\nexcludesfile = in-the-tree/mi\\\nne\n", true},
+		{"[core]\nexcludesfile = in-the-tree/mine # comment\n", true},
+		{"[core]\nexcludesfile = in-the-tree/mine;comment\n", true},
+		{"[core]\nexcludesfile = none\nexcludesfile = in-the-tree/mine\n", true},
+		{"[core]\nexcludesfile = in-the-tree/mine\nexcludesfile = none\n", false},
+		{"[core]\nexcludesfile = in-the-tree/mine\n[core]\nexcludesfile = none\n", false},
+		{"[core]\n# excludesfile = in-the-tree/mine\n", false},
+		{"[core]\n;excludesfile = in-the-tree/mine\n", false},
+		{"[core \"x\"]\nexcludesfile = in-the-tree/mine\n", false},
+		{"[other]\nexcludesfile = in-the-tree/mine\n", false},
+		{"[core]\n[other]\nexcludesfile = in-the-tree/mine\n", false},
+		{"[other]\nx = \"[core]\\\nexcludesfile = in-the-tree/mine\"\n", false},
+		{"[include]\npath = ../included\n", true},
+		{"[core]\nexcludesfile = none\n[include]\npath = ../included\n", true},
+		{"[include]\npath = ../included\n[core]\nexcludesfile = none\n", false},
+		{"[includeIf \"gitdir:**/r/\"]\npath = ../included\n", true},
+	};
+	const struct place *place = *state;
+	struct view view;
+
+	GIT(place, ".", "init", "-q", "r");
+	put(place, "r/in-the-tree/mine", "*.o\n");
+	put(place, "r/x.o", "");
+	put(place, "r/included", "[core]\nexcludesfile = in-the-tree/mine\n");
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		put(place, "r/.git/config", cases[i].text);
+		assert_as_git(place, "r", &view);
+		if (has(&view, "x.o") == cases[i].ignored)
+			fail_msg("%s", cases[i].text);
+		view_free(&view);
+	}
+}
+
+/* The repository's own wins over the user's, and of these ~/.gitconfig. */
+static void
+several_excludes_files(void **state)
+{
+	const struct place *place = *state;
+	struct view view;
+	char home[128];
+	FILE *file;
+
+	GIT(place, ".", "init", "-q", "r");
+	put(place, "r/by-xdg", "x.a\n");
+	put(place, "r/by-home", "x.b\n");
+	put(place, "r/by-repository", "x.c\n");
+	put(place, "r/x.a", "");
+	put(place, "r/x.b", "");
+	put(place, "r/x.c", "");
+	for (int step = 0; step < 3; step++) {
+		if (step == 0)
+			put(place, "git/config", "[core]\nexcludesfile = by-xdg\n");
+		if (step == 1) {
+			(void) snprintf(home, sizeof home, "%s/.gitconfig", getenv("HOME"));
+			file = fopen(home, "w");
+			assert_non_null(file);
+			assert_true(fputs("[core]\nexcludesfile = by-home\n", file) >= 0 &&
+				    fclose(file) == 0);
+		}
+		if (step == 2)
+			GIT(place, "r", "config", "core.excludesFile", "by-repository");
+		assert_as_git(place, "r", &view);
+		assert_int_equal(has(&view, "x.a"), step != 0);
+		assert_int_equal(has(&view, "x.b"), step != 1);
+		assert_int_equal(has(&view, "x.c"), step != 2);
+		view_free(&view);
+	}
+	assert_int_equal(unlink(home), 0);
+}
+
 /* In a process of its own, because libgit2 1.5 leaks when it looks at extensions. */
 static void
 format_extensions(void **state)
@@ -646,6 +730,8 @@ main(void)
 		TEST(repository_in_a_tracked_directory),
 		TEST(odd_rule_files),
 		TEST(excludes_file),
+		TEST(spelled_excludes_file),
+		TEST(several_excludes_files),
 		TEST(format_extensions),
 		TEST(without_a_repository),
 		TEST(configured),
