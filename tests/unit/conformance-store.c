@@ -7,22 +7,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "common/fs.h"
 #include "conformance.h"
 
 /* ---------------------------------------------------------------------------------- removal */
-
-static uint64_t
-store_bytes(struct world *world)
-{
-	struct store_listing listing;
-	uint64_t bytes;
-
-	store_list(world, false, &listing);
-	bytes = listing.bytes;
-	store_listing_free(&listing);
-	return bytes;
-}
 
 /* Five snapshots; the last one needs a file of each. */
 static void
@@ -486,10 +473,10 @@ test_other_damage(void **state)
 }
 
 const struct CMUnitTest store_tests[] = {
-	CONFORMANCE_TEST(test_chain),          CONFORMANCE_TEST(test_reclaims),
-	CONFORMANCE_TEST(test_never_there),    CONFORMANCE_TEST(test_lost_content),
-	CONFORMANCE_TEST(test_died_within),    CONFORMANCE_TEST(test_enumerate),
-	CONFORMANCE_TEST(test_manifest_alone), CONFORMANCE_TEST(test_every_byte),
-	CONFORMANCE_TEST(test_every_length),   CONFORMANCE_TEST(test_other_damage),
+	WORLD_TEST(test_chain),          WORLD_TEST(test_reclaims),
+	WORLD_TEST(test_never_there),    WORLD_TEST(test_lost_content),
+	WORLD_TEST(test_died_within),    WORLD_TEST(test_enumerate),
+	WORLD_TEST(test_manifest_alone), WORLD_TEST(test_every_byte),
+	WORLD_TEST(test_every_length),   WORLD_TEST(test_other_damage),
 };
 const size_t store_test_count = sizeof store_tests / sizeof *store_tests;

@@ -13,21 +13,6 @@
 #include "fake-archive.h"
 #include "plugins/snapshot-archive/archive.h"
 
-static int
-setup(void **state)
-{
-	*state = world_new();
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	fake_reset();
-	world_free(*state);
-	return 0;
-}
-
 /* ---------------------------------------------------------------------- chains and removal */
 
 static void
@@ -182,8 +167,7 @@ test_moving_file(void **state)
 	struct world *world = *state;
 	struct session session = {.world = world, .on_open = count_polls, .on_stored = again_twice};
 
-	fake_configure("threads", "1");
-	world_reopen(world);
+	world_configure(world, "threads", "1");
 	assert_int_equal(run_shell("mkdir \"$1\"/tar", world->path, NULL), 0);
 	for (int torn = 0; torn < 2; torn++) {
 		make_random_file(world, "f", 3 << 20);
@@ -354,18 +338,14 @@ test_level(void **state)
 {
 	static const char *const levels[] = {"0", "1", "3", "9", "12"};
 	struct world *world = *state;
-	struct moat_store store = {sizeof store, world->store_fd, world->store, NULL};
-	struct moat_error err = MOAT_ERROR_INIT;
 	uint64_t last = UINT64_MAX / 2;
-	void *self = NULL;
 
 	assert_int_equal(run_shell("seq 100000 >\"$1/f\"", world->src, NULL), 0);
 	for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
 		struct moat_ref ref;
 		struct tree *tree;
 
-		fake_configure("level", levels[i]);
-		world_reopen(world);
+		world_configure(world, "level", levels[i]);
 		tree = capture_ok(world, NULL, &ref);
 		assert_restores(world, tree);
 		assert_true(ref.stored_bytes <= last + 64);
@@ -373,12 +353,9 @@ test_level(void **state)
 		tree_free(tree);
 	}
 	fake_configure("level", "13");
-	assert_fails(world->ops->open(&fake_host, &store, &self, &err), &err, MOAT_USAGE,
-		     "0 (fast) to 12");
+	assert_not_opened(world, "0 (fast) to 12");
 	fake_configure("level", "-1");
-	assert_fails(world->ops->open(&fake_host, &store, &self, &err), &err, MOAT_USAGE,
-		     "level is -1");
-	assert_null(self);
+	assert_not_opened(world, "level is -1");
 }
 
 static void
@@ -442,18 +419,18 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_chain, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_nothing_changed, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_lost_pack, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_stored_again, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_moving_file, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_not_opened, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_nothing_left, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_full_disk, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_litter_and_names, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_level, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_probe, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_two_handles, setup, teardown),
+		WORLD_TEST(test_chain),
+		WORLD_TEST(test_nothing_changed),
+		WORLD_TEST(test_lost_pack),
+		WORLD_TEST(test_stored_again),
+		WORLD_TEST(test_moving_file),
+		WORLD_TEST(test_not_opened),
+		WORLD_TEST(test_nothing_left),
+		WORLD_TEST(test_full_disk),
+		WORLD_TEST(test_litter_and_names),
+		WORLD_TEST(test_level),
+		WORLD_TEST(test_probe),
+		WORLD_TEST(test_two_handles),
 	};
 
 	/* Memory that was not written to is no zeros. */
