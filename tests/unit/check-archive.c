@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* snapshot-archive: what the tests do with a store, and how they look at it. */
+#include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -109,6 +111,42 @@ capture_ok(struct world *world, const struct tree *previous, struct moat_ref *re
 	if (ret != NULL)
 		*ret = session.ref;
 	return session.tree;
+}
+
+static struct rlimit disk_before;
+
+void
+fill_disk(rlim_t size)
+{
+	struct rlimit limit;
+
+	(void) signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &disk_before), 0);
+	limit = disk_before;
+	limit.rlim_cur = size;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+void
+empty_disk(void)
+{
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &disk_before), 0);
+}
+
+long
+sweep_full_disk(struct session *session, rlim_t step)
+{
+	for (long points = 0;; points++) {
+		int r;
+
+		fill_disk((rlim_t) points * step);
+		r = capture(session);
+		empty_disk();
+		if (r == 0)
+			return points;
+		assert_int_equal(session->err.sys_errno, EFBIG);
+		assert_int_equal(store_count(session->world), 0);
+	}
 }
 
 static void

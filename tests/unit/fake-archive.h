@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 
 #include "world.h"
 
@@ -71,6 +72,12 @@ void remove_ok(struct world *world, const char *ref, struct tree *live);
 /* The same with several trees that stay, and manifests; each NULL-terminated. */
 int remove_but(struct world *world, const char *ref, struct tree *const *live,
 	       const char *const *manifests, struct moat_error *err);
+/* A file that may not grow beyond that size stands for a full disk; until empty_disk(). */
+void fill_disk(rlim_t size);
+void empty_disk(void);
+/* Captures with a disk that is full at each multiple of step in turn, until one is large enough;
+ * says how many were not.  They leave nothing in the store. */
+long sweep_full_disk(struct session *session, rlim_t step);
 size_t count_manifests(struct world *world);
 size_t count_removed(struct world *world); /* those of removed snapshots */
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* snapshot-archive with several threads: the same result whatever their number, files that move
  * meanwhile, errors and cancellation in any of them, memory that stays flat. */
-#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -258,29 +257,13 @@ test_full_disk(void **state)
 {
 	struct world *world = *state;
 	struct session session = {.world = world};
-	struct rlimit limit, old;
-	long points = 0;
 
 	world_configure(world, "threads", "4");
 	make_random_file(world, "large", 6 << 20);
 	for (char name[3] = "s0"; name[1] < '9'; name[1]++)
 		make_random_file(world, name, 900000);
 	session.tree = tree_scan_source(world, NULL);
-	(void) signal(SIGXFSZ, SIG_IGN);
-	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
-	limit = old;
-	for (limit.rlim_cur = 0;; limit.rlim_cur += 200 << 10, points++) {
-		int r;
-
-		assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
-		r = capture(&session);
-		assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
-		if (r == 0)
-			break;
-		assert_int_equal(session.err.sys_errno, EFBIG);
-		assert_int_equal(store_count(world), 0);
-	}
-	assert_true(points > 60);
+	assert_true(sweep_full_disk(&session, 200 << 10) > 60);
 	assert_restores(world, session.tree);
 	tree_free(session.tree);
 }

@@ -3,7 +3,6 @@
  * and it stores everything again before a chain gets too long. */
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -218,16 +217,11 @@ test_no_room(void **state)
 	struct tree *second = two_snapshots(world);
 	struct tree *const live[] = {second, NULL};
 	struct moat_error err = MOAT_ERROR_INIT;
-	struct rlimit limit, old;
 	int r;
 
-	(void) signal(SIGXFSZ, SIG_IGN);
-	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
-	limit = old;
-	limit.rlim_cur = 300000;
-	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	fill_disk(300000);
 	r = remove_but(world, FIRST, live, none, &err);
-	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+	empty_disk();
 	assert_int_equal(r, 0); /* the snapshot is gone, after all */
 	assert_int_equal(fake_warnings, 1);
 	assert_int_equal(store_count(world), 2);

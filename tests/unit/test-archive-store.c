@@ -5,8 +5,6 @@
 #include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
-#include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -277,37 +275,19 @@ test_nothing_left(void **state)
 	tree_free(session.tree);
 }
 
-/* A file that may not grow beyond each 4 KiB step in turn stands for a full disk. */
 static void
 test_full_disk(void **state)
 {
 	struct world *world = *state;
 	struct session session = {.world = world};
-	struct rlimit limit, old;
-	long points = 0;
 
 	make_random_file(world, "f", 100000);
 	session.tree = tree_scan_source(world, NULL);
-	(void) signal(SIGXFSZ, SIG_IGN);
-	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
-	limit = old;
-	for (limit.rlim_cur = 0;; limit.rlim_cur += 4096, points++) {
-		int r;
-
-		assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
-		r = capture(&session);
-		assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
-		if (r == 0)
-			break;
-		assert_int_equal(session.err.sys_errno, EFBIG);
-		assert_int_equal(store_count(world), 0);
-	}
-	assert_true(points >= 24);
+	assert_true(sweep_full_disk(&session, 4096) >= 24);
 	session.place = true;
-	limit.rlim_cur = 50000;
-	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	fill_disk(50000);
 	assert_int_equal(extract(&session), -1);
-	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+	empty_disk();
 	assert_int_equal(session.err.sys_errno, EFBIG);
 	assert_int_not_equal(faccessat(world->out_fd, "0", F_OK, 0), 0);
 	tree_free(session.tree);
