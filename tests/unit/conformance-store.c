@@ -405,33 +405,30 @@ cut_short(struct world *world, struct tree *const *trees)
 	assert_false(is_found(world, trees, true));
 }
 
+/* With two snapshots, and when the first lives on only for the second. */
 static void
-test_every_byte(void **state)
+damage_both(struct world *world, void (*damage)(struct world *world, struct tree *const *trees))
 {
-	struct world *world = *state;
 	struct tree *trees[3];
 
 	small_store(world, trees);
-	flip_bytes(world, trees);
-	/* And when the first lives on only for the second. */
+	damage(world, trees);
 	remove_ok(world, trees[0]->ref.text, trees + 1);
-	flip_bytes(world, trees + 1);
+	damage(world, trees + 1);
 	tree_free(trees[0]);
 	tree_free(trees[1]);
 }
 
 static void
+test_every_byte(void **state)
+{
+	damage_both(*state, flip_bytes);
+}
+
+static void
 test_every_length(void **state)
 {
-	struct world *world = *state;
-	struct tree *trees[3];
-
-	small_store(world, trees);
-	cut_short(world, trees);
-	remove_ok(world, trees[0]->ref.text, trees + 1);
-	cut_short(world, trees + 1);
-	tree_free(trees[0]);
-	tree_free(trees[1]);
+	damage_both(*state, cut_short);
 }
 
 /* Each file of the store missing, grown, or something else, in turn. */
