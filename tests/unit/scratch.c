@@ -3,8 +3,10 @@
 #include "scratch.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -33,6 +35,37 @@ in_child(int (*body)(const struct scratch *scratch), const struct scratch *scrat
 	if (WEXITSTATUS(status) == 77)
 		skip();
 	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static int
+write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int result = fd < 0 || write(fd, text, strlen(text)) < 0 ? -1 : 0;
+
+	if (fd >= 0)
+		(void) close(fd);
+	return result;
+}
+
+int
+own_mounts(void)
+{
+	unsigned uid = geteuid(), gid = getegid();
+	char map[64];
+
+	if (unshare(CLONE_NEWNS) < 0) {
+		if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0)
+			return -1;
+		(void) snprintf(map, sizeof map, "0 %u 1", uid);
+		if (write_text("/proc/self/uid_map", map) < 0)
+			return -1;
+		(void) snprintf(map, sizeof map, "0 %u 1", gid);
+		if (write_text("/proc/self/setgroups", "deny") < 0 ||
+		    write_text("/proc/self/gid_map", map) < 0)
+			return -1;
+	}
+	return mount("none", "/", "none", MS_REC | MS_PRIVATE, "");
 }
 
 pid_t

@@ -16,6 +16,9 @@ void put(int dirfd, const char *name, const char *text);
 /* Runs what needs a process of its own; it exits with 0, or with 77 when this machine cannot. */
 void in_child(int (*body)(const struct scratch *scratch), const struct scratch *scratch);
 
+/* A mount namespace of this process's own; an ordinary user needs a user namespace for it. */
+int own_mounts(void);
+
 /* Exchanges two names without pause, in a process of its own that ends with this one; returns when
  * it has begun. */
 pid_t begin_attack(int dirfd, const char *a, const char *b);

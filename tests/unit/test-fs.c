@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/mount.h>
@@ -697,38 +696,6 @@ path_of(char out[128], const struct scratch *scratch, const char *name)
 {
 	(void) snprintf(out, 128, "%s/%s", scratch->path, name);
 	return out;
-}
-
-static int
-write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int result = fd < 0 || write(fd, text, strlen(text)) < 0 ? -1 : 0;
-
-	if (fd >= 0)
-		(void) close(fd);
-	return result;
-}
-
-/* A mount namespace of this process's own; an ordinary user needs a user namespace for it. */
-static int
-own_mounts(void)
-{
-	unsigned uid = geteuid(), gid = getegid();
-	char map[64];
-
-	if (unshare(CLONE_NEWNS) < 0) {
-		if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0)
-			return -1;
-		(void) snprintf(map, sizeof map, "0 %u 1", uid);
-		if (write_text("/proc/self/uid_map", map) < 0)
-			return -1;
-		(void) snprintf(map, sizeof map, "0 %u 1", gid);
-		if (write_text("/proc/self/setgroups", "deny") < 0 ||
-		    write_text("/proc/self/gid_map", map) < 0)
-			return -1;
-	}
-	return mount("none", "/", "none", MS_REC | MS_PRIVATE, "");
 }
 
 /* In a namespace of its own, with another filesystem mounted inside of the tree. */
