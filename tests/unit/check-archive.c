@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* snapshot-archive: what the tests do with a store, and how they look at it. */
-#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -40,49 +41,20 @@ assert_stock_tools_restore(struct world *world)
 	assert_int_not_equal(run_shell(compare_script, world->src, tar, world->path, NULL), 0);
 }
 
-void
-make_sparse(struct world *world, const char *name, off_t size, size_t count, const off_t *data)
-{
-	int fd = openat(world->src_fd, name, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-
-	assert_true(fd >= 0);
-	assert_int_equal(ftruncate(fd, size), 0);
-	for (size_t i = 0; i < count; i++)
-		assert_int_equal(pwrite(fd, "data", 4, data[i]), 4);
-	assert_int_equal(close(fd), 0);
-}
-
-static int
-visit_live(const struct moat_live *live,
-	   int (*visit)(void *context, const struct moat_entry *entry, struct moat_error *err),
-	   void *context, struct moat_error *err)
-{
-	const struct tree *const *trees = live->context;
-
-	for (; *trees != NULL; trees++)
-		for (size_t i = 0; i < (*trees)->count; i++)
-			if ((*trees)->entries[i].type == MOAT_FILE &&
-			    (*trees)->entries[i].leader == MOAT_NO_LEADER &&
-			    visit(context, &(*trees)->entries[i], err) < 0)
-				return -1;
-	return 0;
-}
-
 int
-remove_but(struct world *world, const char *ref, const struct tree *const *live,
+remove_but(struct world *world, const char *ref, struct tree *const *live,
 	   const char *const *manifests, struct moat_error *err)
 {
-	struct moat_live wanted = {sizeof wanted, (void *) live, visit_live, manifests};
+	struct moat_live wanted = {sizeof wanted, (void *) (uintptr_t) live, live_each, manifests};
 
 	return world->ops->remove(world->self, ref, &wanted, err);
 }
 
-/* live NULL: no snapshot stays. */
 void
-remove_ok(struct world *world, const char *ref, const struct tree *live)
+remove_ok(struct world *world, const char *ref, struct tree *live)
 {
 	static const char *const none[] = {NULL};
-	const struct tree *const trees[] = {live, NULL};
+	struct tree *const trees[] = {live, NULL};
 	struct moat_error err = MOAT_ERROR_INIT;
 
 	assert_ok(remove_but(world, ref, trees, none, &err), &err);
@@ -141,6 +113,42 @@ capture_ok(struct world *world, const struct tree *previous, struct moat_ref *re
 	return session.tree;
 }
 
+static struct rlimit disk_before;
+
+void
+fill_disk(rlim_t size)
+{
+	struct rlimit limit;
+
+	(void) signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &disk_before), 0);
+	limit = disk_before;
+	limit.rlim_cur = size;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+void
+empty_disk(void)
+{
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &disk_before), 0);
+}
+
+long
+sweep_full_disk(struct session *session, rlim_t step)
+{
+	for (long points = 0;; points++) {
+		int r;
+
+		fill_disk((rlim_t) points * step);
+		r = capture(session);
+		empty_disk();
+		if (r == 0)
+			return points;
+		assert_int_equal(session->err.sys_errno, EFBIG);
+		assert_int_equal(store_count(session->world), 0);
+	}
+}
+
 static void
 assert_same_content(int a, int b)
 {
@@ -181,41 +189,4 @@ assert_restores(struct world *world, struct tree *tree)
 	assert_ok(extract(&session), &session.err);
 	assert_int_equal(session.done, files);
 	assert_int_equal(session.damaged, 0);
-}
-
-static size_t
-look_at_store(struct world *world, uint64_t *ret_bytes)
-{
-	DIR *dir = fdopendir(openat(world->store_fd, ".", O_RDONLY | O_CLOEXEC));
-	struct dirent *item;
-	struct stat st;
-	size_t n = 0;
-
-	assert_non_null(dir);
-	while ((item = readdir(dir)) != NULL) {
-		if (strcmp(item->d_name, ".") == 0 || strcmp(item->d_name, "..") == 0)
-			continue;
-		assert_int_equal(fstatat(world->store_fd, item->d_name, &st, 0), 0);
-		*ret_bytes += (uint64_t) st.st_size;
-		n++;
-	}
-	(void) closedir(dir);
-	return n;
-}
-
-size_t
-store_count(struct world *world)
-{
-	uint64_t bytes = 0;
-
-	return look_at_store(world, &bytes);
-}
-
-uint64_t
-store_bytes(struct world *world)
-{
-	uint64_t bytes = 0;
-
-	(void) look_at_store(world, &bytes);
-	return bytes;
 }

@@ -324,10 +324,10 @@ test_not_opened(void **state)
 }
 
 const struct CMUnitTest content_tests[] = {
-	CONFORMANCE_TEST(test_sizes),        CONFORMANCE_TEST(test_sparse),
-	CONFORMANCE_TEST(test_hard_links),   CONFORMANCE_TEST(test_nothing_changed),
-	CONFORMANCE_TEST(test_many_files),   CONFORMANCE_TEST(test_random_chains),
-	CONFORMANCE_TEST(test_stored_again), CONFORMANCE_TEST(test_emptied),
-	CONFORMANCE_TEST(test_moving_file),  CONFORMANCE_TEST(test_not_opened),
+	WORLD_TEST(test_sizes),        WORLD_TEST(test_sparse),
+	WORLD_TEST(test_hard_links),   WORLD_TEST(test_nothing_changed),
+	WORLD_TEST(test_many_files),   WORLD_TEST(test_random_chains),
+	WORLD_TEST(test_stored_again), WORLD_TEST(test_emptied),
+	WORLD_TEST(test_moving_file),  WORLD_TEST(test_not_opened),
 };
 const size_t content_test_count = sizeof content_tests / sizeof *content_tests;

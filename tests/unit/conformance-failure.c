@@ -385,10 +385,10 @@ test_id_twice(void **state)
 }
 
 const struct CMUnitTest failure_tests[] = {
-	CONFORMANCE_TEST(test_capture_errors), CONFORMANCE_TEST(test_extract_errors),
-	CONFORMANCE_TEST(test_damaged_errors), CONFORMANCE_TEST(test_remove_errors),
-	CONFORMANCE_TEST(test_cancelled),      CONFORMANCE_TEST(test_full_disk),
-	CONFORMANCE_TEST(test_no_descriptors), CONFORMANCE_TEST(test_two_handles),
-	CONFORMANCE_TEST(test_reopened),       CONFORMANCE_TEST(test_id_twice),
+	WORLD_TEST(test_capture_errors), WORLD_TEST(test_extract_errors),
+	WORLD_TEST(test_damaged_errors), WORLD_TEST(test_remove_errors),
+	WORLD_TEST(test_cancelled),      WORLD_TEST(test_full_disk),
+	WORLD_TEST(test_no_descriptors), WORLD_TEST(test_two_handles),
+	WORLD_TEST(test_reopened),       WORLD_TEST(test_id_twice),
 };
 const size_t failure_test_count = sizeof failure_tests / sizeof *failure_tests;

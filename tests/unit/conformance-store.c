@@ -7,22 +7,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "common/fs.h"
 #include "conformance.h"
 
 /* ---------------------------------------------------------------------------------- removal */
-
-static uint64_t
-store_bytes(struct world *world)
-{
-	struct store_listing listing;
-	uint64_t bytes;
-
-	store_list(world, false, &listing);
-	bytes = listing.bytes;
-	store_listing_free(&listing);
-	return bytes;
-}
 
 /* Five snapshots; the last one needs a file of each. */
 static void
@@ -418,33 +405,30 @@ cut_short(struct world *world, struct tree *const *trees)
 	assert_false(is_found(world, trees, true));
 }
 
+/* With two snapshots, and when the first lives on only for the second. */
 static void
-test_every_byte(void **state)
+damage_both(struct world *world, void (*damage)(struct world *world, struct tree *const *trees))
 {
-	struct world *world = *state;
 	struct tree *trees[3];
 
 	small_store(world, trees);
-	flip_bytes(world, trees);
-	/* And when the first lives on only for the second. */
+	damage(world, trees);
 	remove_ok(world, trees[0]->ref.text, trees + 1);
-	flip_bytes(world, trees + 1);
+	damage(world, trees + 1);
 	tree_free(trees[0]);
 	tree_free(trees[1]);
 }
 
 static void
+test_every_byte(void **state)
+{
+	damage_both(*state, flip_bytes);
+}
+
+static void
 test_every_length(void **state)
 {
-	struct world *world = *state;
-	struct tree *trees[3];
-
-	small_store(world, trees);
-	cut_short(world, trees);
-	remove_ok(world, trees[0]->ref.text, trees + 1);
-	cut_short(world, trees + 1);
-	tree_free(trees[0]);
-	tree_free(trees[1]);
+	damage_both(*state, cut_short);
 }
 
 /* Each file of the store missing, grown, or something else, in turn. */
@@ -486,10 +470,10 @@ test_other_damage(void **state)
 }
 
 const struct CMUnitTest store_tests[] = {
-	CONFORMANCE_TEST(test_chain),          CONFORMANCE_TEST(test_reclaims),
-	CONFORMANCE_TEST(test_never_there),    CONFORMANCE_TEST(test_lost_content),
-	CONFORMANCE_TEST(test_died_within),    CONFORMANCE_TEST(test_enumerate),
-	CONFORMANCE_TEST(test_manifest_alone), CONFORMANCE_TEST(test_every_byte),
-	CONFORMANCE_TEST(test_every_length),   CONFORMANCE_TEST(test_other_damage),
+	WORLD_TEST(test_chain),          WORLD_TEST(test_reclaims),
+	WORLD_TEST(test_never_there),    WORLD_TEST(test_lost_content),
+	WORLD_TEST(test_died_within),    WORLD_TEST(test_enumerate),
+	WORLD_TEST(test_manifest_alone), WORLD_TEST(test_every_byte),
+	WORLD_TEST(test_every_length),   WORLD_TEST(test_other_damage),
 };
 const size_t store_test_count = sizeof store_tests / sizeof *store_tests;

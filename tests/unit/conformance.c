@@ -2,30 +2,15 @@
 /* Conformance of snapshot backends: worlds, and the core's side of each call. */
 #include "conformance.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/fs.h"
-
 struct subject subject;
 
 /* -------------------------------------------------------------------------------- the world */
-
-static char *
-make_directory(const char *parent, const char *name, int *ret_fd)
-{
-	char *path = NULL;
-
-	assert_true(asprintf(&path, "%s/%s", parent, name) > 0);
-	assert_int_equal(mkdir(path, 0700), 0);
-	*ret_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	assert_true(*ret_fd >= 0);
-	return path;
-}
 
 struct backend *
 world_open(const struct world *world)
@@ -41,14 +26,8 @@ world_open(const struct world *world)
 struct world *
 world_new(void)
 {
-	struct world *world = calloc(1, sizeof *world);
+	struct world *world = world_make(subject.directory);
 
-	assert_non_null(world);
-	assert_true(asprintf(&world->path, "%s/moat-conformance-XXXXXX", subject.directory) > 0);
-	assert_non_null(mkdtemp(world->path));
-	world->src = make_directory(world->path, "src", &world->src_fd);
-	world->store = make_directory(world->path, "store", &world->store_fd);
-	world->out = make_directory(world->path, "out", &world->out_fd);
 	world->backend = world_open(world);
 	return world;
 }
@@ -56,18 +35,8 @@ world_new(void)
 void
 world_free(struct world *world)
 {
-	struct moat_error err = MOAT_ERROR_INIT;
-
 	backend_close(world->backend);
-	(void) close(world->src_fd);
-	(void) close(world->store_fd);
-	(void) close(world->out_fd);
-	assert_ok(fs_remove_tree(AT_FDCWD, world->path, &err), &err);
-	free(world->path);
-	free(world->src);
-	free(world->store);
-	free(world->out);
-	free(world);
+	world_remove(world);
 }
 
 int
@@ -316,18 +285,6 @@ on_damaged(const struct moat_extract *call, size_t index, const struct moat_erro
 	return session->place ? moat_fail(err, why->code, "%s", why->message) : 0;
 }
 
-static void
-empty_out(struct world *world)
-{
-	DIR *dir = fdopendir(openat(world->out_fd, ".", O_RDONLY | O_CLOEXEC));
-	struct dirent *item;
-
-	assert_non_null(dir);
-	while ((item = readdir(dir)) != NULL)
-		(void) unlinkat(world->out_fd, item->d_name, 0);
-	(void) closedir(dir);
-}
-
 static int
 note_file(void *context, const struct moat_entry *entry, struct moat_error *err)
 {
@@ -444,19 +401,6 @@ finds_damage(struct world *world, struct tree *tree)
 
 /* -------------------------------------------------------------------------------- removing */
 
-static int
-visit_live(const struct moat_live *live,
-	   int (*visit)(void *context, const struct moat_entry *entry, struct moat_error *err),
-	   void *context, struct moat_error *err)
-{
-	struct tree *const *trees = live->context;
-
-	for (; trees != NULL && *trees != NULL; trees++)
-		if (tree_each(*trees, visit, context, err) < 0)
-			return -1;
-	return 0;
-}
-
 int
 remove_with(struct world *world, const char *ref, const struct moat_live *live,
 	    struct moat_error *err)
@@ -469,7 +413,7 @@ void
 remove_ok(struct world *world, const char *ref, struct tree *const *live)
 {
 	const char *refs[64] = {NULL};
-	struct moat_live wanted = {sizeof wanted, (void *) (uintptr_t) live, visit_live, refs};
+	struct moat_live wanted = {sizeof wanted, (void *) (uintptr_t) live, live_each, refs};
 	struct moat_error err;
 
 	for (size_t i = 0; live != NULL && live[i] != NULL && i < 63; i++)

@@ -2,16 +2,12 @@
 /* The other side of snapshot-archive: fake host, fake core. */
 #include "fake-archive.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <nettle/sha2.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
-
-#include "common/fs.h"
 
 /* --------------------------------------------------------------------------------- the host */
 
@@ -142,52 +138,6 @@ fake_reset(void)
 
 /* -------------------------------------------------------------------------------- the world */
 
-uint64_t random_state;
-
-void
-random_start(void)
-{
-	const char *seed = getenv("MOAT_TEST_SEED");
-	struct timespec now;
-
-	(void) clock_gettime(CLOCK_REALTIME, &now);
-	random_state = seed != NULL ? strtoull(seed, NULL, 10)
-				    : (uint64_t) now.tv_nsec * 1000003 + (uint64_t) now.tv_sec;
-	random_state |= 1;
-	printf("# MOAT_TEST_SEED=%llu\n", (unsigned long long) random_state);
-}
-
-uint64_t
-random_below(uint64_t limit)
-{
-	random_state ^= random_state >> 12;
-	random_state ^= random_state << 25;
-	random_state ^= random_state >> 27;
-	return random_state * UINT64_C(2685821657736338717) % limit;
-}
-
-static char *
-join(const char *a, const char *b)
-{
-	size_t size = strlen(a) + strlen(b) + 2;
-	char *path = malloc(size);
-
-	assert_non_null(path);
-	(void) snprintf(path, size, "%s/%s", a, b);
-	return path;
-}
-
-static char *
-make_directory(const char *parent, const char *name, int *ret_fd)
-{
-	char *path = join(parent, name);
-
-	assert_int_equal(mkdir(path, 0700), 0);
-	*ret_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	assert_true(*ret_fd >= 0);
-	return path;
-}
-
 void
 world_reopen(struct world *world)
 {
@@ -200,18 +150,30 @@ world_reopen(struct world *world)
 	assert_ok(world->ops->open(&fake_host, &store, &world->self, &err), &err);
 }
 
+void
+world_configure(struct world *world, const char *key, const char *text)
+{
+	fake_configure(key, text);
+	world_reopen(world);
+}
+
+void
+assert_not_opened(struct world *world, const char *text)
+{
+	struct moat_store store = {sizeof store, world->store_fd, world->store, NULL};
+	struct moat_error err = MOAT_ERROR_INIT;
+	void *self = NULL;
+
+	assert_fails(world->ops->open(&fake_host, &store, &self, &err), &err, MOAT_USAGE, text);
+	assert_null(self);
+}
+
 struct world *
 world_new(void)
 {
-	struct world *world = calloc(1, sizeof *world);
 	const char *tmp = getenv("TMPDIR");
+	struct world *world = world_make(tmp == NULL ? "/tmp" : tmp);
 
-	assert_non_null(world);
-	world->path = join(tmp == NULL ? "/tmp" : tmp, "moat-archive-XXXXXX");
-	assert_non_null(mkdtemp(world->path));
-	world->src = make_directory(world->path, "src", &world->src_fd);
-	world->store = make_directory(world->path, "store", &world->store_fd);
-	world->out = make_directory(world->path, "out", &world->out_fd);
 	world->ops = moat_plugin_init(&fake_host)->ops;
 	world_reopen(world);
 	return world;
@@ -220,44 +182,24 @@ world_new(void)
 void
 world_free(struct world *world)
 {
-	struct moat_error err = MOAT_ERROR_INIT;
-
 	world->ops->close(world->self);
-	(void) close(world->src_fd);
-	(void) close(world->store_fd);
-	(void) close(world->out_fd);
-	assert_ok(fs_remove_tree(AT_FDCWD, world->path, &err), &err);
-	free(world->path);
-	free(world->src);
-	free(world->store);
-	free(world->out);
-	free(world);
+	world_remove(world);
 }
 
-void
-make_file(struct world *world, const char *name, const void *data, size_t size)
+int
+world_setup(void **state)
 {
-	struct moat_error err = MOAT_ERROR_INIT;
-	int fd = openat(world->src_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-
-	assert_true(fd >= 0);
-	assert_ok(fs_write_all(fd, data, size, name, &err), &err);
-	assert_int_equal(close(fd), 0);
+	fake_reset();
+	*state = world_new();
+	return 0;
 }
 
-void
-make_random_file(struct world *world, const char *name, size_t size)
+int
+world_teardown(void **state)
 {
-	char *data = malloc(size + 8);
-
-	assert_non_null(data);
-	for (size_t i = 0; i < size; i += 8) {
-		uint64_t word = random_below(UINT64_MAX);
-
-		memcpy(data + i, &word, sizeof word);
-	}
-	make_file(world, name, data, size);
-	free(data);
+	fake_reset();
+	world_free(*state);
+	return 0;
 }
 
 int
@@ -284,8 +226,6 @@ run_shell(const char *script, ...)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
 }
 
-/* --------------------------------------------------------------------------------- the tree */
-
 /* By components, so that paths above PATH_MAX can be had. */
 int
 open_deep(int rootfd, const char *path, int flags)
@@ -307,162 +247,6 @@ open_deep(int rootfd, const char *path, int flags)
 	fd = openat(dirfd, *path == '\0' ? "." : path, flags | O_CLOEXEC);
 	(void) close(dirfd);
 	return fd;
-}
-
-static struct moat_entry *
-add_entry(struct tree *tree, const char *path, const struct stat *st)
-{
-	struct moat_entry *entry;
-
-	tree->entries = realloc(tree->entries, (tree->count + 1) * sizeof *tree->entries);
-	assert_non_null(tree->entries);
-	entry = &tree->entries[tree->count++];
-	memset(entry, 0, sizeof *entry);
-	entry->path = strdup(path);
-	entry->type = S_ISDIR(st->st_mode)   ? MOAT_DIRECTORY
-		      : S_ISLNK(st->st_mode) ? MOAT_SYMLINK
-					     : MOAT_FILE;
-	entry->status = MOAT_NEW;
-	entry->mode = st->st_mode & 07777;
-	entry->uid = st->st_uid;
-	entry->gid = st->st_gid;
-	entry->size = S_ISREG(st->st_mode) ? (uint64_t) st->st_size : 0;
-	entry->mtime_sec = st->st_mtim.tv_sec;
-	entry->mtime_nsec = (uint32_t) st->st_mtim.tv_nsec;
-	entry->ctime_sec = st->st_ctim.tv_sec;
-	entry->ctime_nsec = (uint32_t) st->st_ctim.tv_nsec;
-	entry->dev = st->st_dev;
-	entry->ino = st->st_ino;
-	entry->nlink = st->st_nlink;
-	entry->leader = MOAT_NO_LEADER;
-	return entry;
-}
-
-static void
-scan_directory(struct tree *tree, int fd, const char *path)
-{
-	DIR *dir = fdopendir(fd);
-	struct dirent *item;
-	struct stat st;
-
-	assert_non_null(dir);
-	assert_int_equal(fstat(fd, &st), 0);
-	(void) add_entry(tree, path, &st);
-	while ((item = readdir(dir)) != NULL) {
-		char *inner = *path == '\0' ? strdup(item->d_name) : join(path, item->d_name);
-
-		assert_non_null(inner);
-		if (strcmp(item->d_name, ".") != 0 && strcmp(item->d_name, "..") != 0) {
-			assert_int_equal(fstatat(fd, item->d_name, &st, AT_SYMLINK_NOFOLLOW), 0);
-			if (S_ISDIR(st.st_mode)) {
-				scan_directory(tree, openat(fd, item->d_name, O_RDONLY | O_CLOEXEC),
-					       inner);
-			} else {
-				struct moat_entry *entry = add_entry(tree, inner, &st);
-				char text[4096];
-				ssize_t n = readlinkat(fd, item->d_name, text, sizeof text - 1);
-
-				if (n >= 0) {
-					text[n] = '\0';
-					entry->link_target = strdup(text);
-				}
-			}
-		}
-		free(inner);
-	}
-	(void) closedir(dir);
-}
-
-static void
-find_leaders(struct tree *tree)
-{
-	for (size_t i = 0; i < tree->count; i++) {
-		struct moat_entry *entry = &tree->entries[i];
-
-		for (size_t j = 0; entry->type == MOAT_FILE && entry->nlink > 1 && j < i; j++) {
-			if (tree->entries[j].ino == entry->ino &&
-			    tree->entries[j].leader == MOAT_NO_LEADER) {
-				entry->leader = j;
-				break;
-			}
-		}
-	}
-}
-
-size_t
-tree_index(const struct tree *tree, const char *path)
-{
-	for (size_t i = 0; i < tree->count; i++)
-		if (strcmp(tree->entries[i].path, path) == 0)
-			return i;
-	return SIZE_MAX;
-}
-
-static void
-compare_previous(struct tree *tree, const struct tree *previous)
-{
-	for (size_t i = 0; i < tree->count; i++) {
-		struct moat_entry *now = &tree->entries[i];
-		size_t at = tree_index(previous, now->path);
-		const struct moat_entry *old = at == SIZE_MAX ? NULL : &previous->entries[at];
-
-		if (old == NULL)
-			continue;
-		now->status = MOAT_MODIFIED;
-		if (old->type != now->type || old->size != now->size || old->mode != now->mode ||
-		    old->ino != now->ino || old->ctime_sec != now->ctime_sec ||
-		    old->ctime_nsec != now->ctime_nsec)
-			continue;
-		now->status = MOAT_SAME;
-		now->flags = old->flags;
-		memcpy(now->locator, old->locator, sizeof now->locator);
-		memcpy(now->hash, old->hash, sizeof now->hash);
-	}
-}
-
-/* Waits for the next tick of the clock that file times come from: whatever is changed after a scan
- * has a later ctime than what was changed before. */
-static void
-next_tick(void)
-{
-	struct timespec first, now;
-
-	assert_int_equal(clock_gettime(CLOCK_REALTIME_COARSE, &first), 0);
-	do {
-		assert_int_equal(clock_gettime(CLOCK_REALTIME_COARSE, &now), 0);
-	} while (now.tv_sec == first.tv_sec && now.tv_nsec == first.tv_nsec);
-}
-
-struct tree *
-tree_scan_source(struct world *world, const struct tree *previous)
-{
-	struct tree *tree = calloc(1, sizeof *tree);
-
-	assert_non_null(tree);
-	next_tick();
-	scan_directory(tree, openat(world->src_fd, ".", O_RDONLY | O_CLOEXEC), "");
-	find_leaders(tree);
-	if (previous != NULL)
-		compare_previous(tree, previous);
-	tree->items = calloc(tree->count, sizeof *tree->items);
-	assert_non_null(tree->items);
-	for (size_t i = 0; i < tree->count; i++)
-		tree->items[i] = &tree->entries[i];
-	tree->list = (struct moat_entries){sizeof tree->list, sizeof(struct moat_entry),
-					   tree->count, tree->items};
-	return tree;
-}
-
-void
-tree_free(struct tree *tree)
-{
-	for (size_t i = 0; i < tree->count; i++) {
-		free((void *) tree->entries[i].path);
-		free((void *) tree->entries[i].link_target);
-	}
-	free(tree->entries);
-	free(tree->items);
-	free(tree);
 }
 
 /* ------------------------------------------------------------------------------- the calls */
@@ -611,15 +395,8 @@ extract(struct session *session)
 		if (session->tree->entries[i].type == MOAT_FILE &&
 		    session->tree->entries[i].leader == MOAT_NO_LEADER)
 			files[list.count++] = session->tree->items[i];
-	if (session->place) {
-		DIR *dir = fdopendir(openat(world->out_fd, ".", O_RDONLY | O_CLOEXEC));
-		struct dirent *item;
-
-		assert_non_null(dir);
-		while ((item = readdir(dir)) != NULL)
-			(void) unlinkat(world->out_fd, item->d_name, 0);
-		(void) closedir(dir);
-	}
+	if (session->place)
+		empty_out(world);
 	session->err = (struct moat_error) MOAT_ERROR_INIT;
 	session->thread = pthread_self();
 	if (session->ref.text[0] == '\0') /* the newest */

@@ -6,27 +6,9 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdbool.h>
-#include <stdio.h>
+#include <sys/resource.h>
 
-#include "test.h"
-
-/* A directory with src/ (the workspace), store/ and out/ in it, and an opened handle. */
-struct world {
-	char *path, *src, *store, *out;
-	int src_fd, store_fd, out_fd;
-	const struct moat_snapshot_ops *ops;
-	void *self;
-	unsigned next_id;
-};
-
-/* A workspace as it was when scanned; what capture finds out is put into it. */
-struct tree {
-	struct moat_entry *entries;
-	const struct moat_entry **items;
-	size_t count;
-	struct moat_entries list;
-};
+#include "world.h"
 
 /* What the callbacks of one call do and see.  The hooks are called by several threads at once. */
 struct session {
@@ -59,19 +41,16 @@ extern const struct moat_host fake_host;
 void fake_configure(const char *key, const char *text);
 void fake_reset(void); /* all of the above */
 
-struct world *world_new(void);
-void world_free(struct world *world);
 void world_reopen(struct world *world);
-void make_file(struct world *world, const char *name, const void *data, size_t size);
-void make_random_file(struct world *world, const char *name, size_t size);
+/* Sets the key, or unsets it (NULL), and reopens. */
+void world_configure(struct world *world, const char *key, const char *text);
+/* With what is configured no handle can be had: bad usage, in those words. */
+void assert_not_opened(struct world *world, const char *text);
 /* Runs `sh -c script sh arguments...`; its exit status. */
 int run_shell(const char *script, ...);
 
 /* By components, so that paths above PATH_MAX can be had. */
 int open_deep(int rootfd, const char *path, int flags);
-struct tree *tree_scan_source(struct world *world, const struct tree *previous);
-void tree_free(struct tree *tree);
-size_t tree_index(const struct tree *tree, const char *path);
 
 /* Captures; 0 or -1 with session->err. */
 int capture(struct session *session);
@@ -88,22 +67,18 @@ void assert_restores(struct world *world, struct tree *tree);
 /* Extracts all packs, oldest first, with stock tools, which must not complain (but of times that
  * GNU tar restores and finds implausible), and compares. */
 void assert_stock_tools_restore(struct world *world);
-/* A file of that size with "data" at some places and holes elsewhere. */
-void
-make_sparse(struct world *world, const char *name, off_t size, size_t count, const off_t *data);
-void remove_ok(struct world *world, const char *ref, const struct tree *live);
+/* live: what stays, or NULL. */
+void remove_ok(struct world *world, const char *ref, struct tree *live);
 /* The same with several trees that stay, and manifests; each NULL-terminated. */
-int remove_but(struct world *world, const char *ref, const struct tree *const *live,
+int remove_but(struct world *world, const char *ref, struct tree *const *live,
 	       const char *const *manifests, struct moat_error *err);
+/* A file that may not grow beyond that size stands for a full disk; until empty_disk(). */
+void fill_disk(rlim_t size);
+void empty_disk(void);
+/* Captures with a disk that is full at each multiple of step in turn, until one is large enough;
+ * says how many were not.  They leave nothing in the store. */
+long sweep_full_disk(struct session *session, rlim_t step);
 size_t count_manifests(struct world *world);
 size_t count_removed(struct world *world); /* those of removed snapshots */
-/* Files in the store, and their bytes. */
-size_t store_count(struct world *world);
-uint64_t store_bytes(struct world *world);
-
-/* Random numbers with a seed that is printed (xorshift64*). */
-extern uint64_t random_state;
-void random_start(void);
-uint64_t random_below(uint64_t limit);
 
 #endif

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* snapshot-archive with several threads: the same result whatever their number, files that move
  * meanwhile, errors and cancellation in any of them, memory that stays flat. */
-#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -26,29 +25,6 @@
 
 static const char *const counts[] = {"1", "2", "3", "8"};
 #define COUNTS (sizeof counts / sizeof *counts)
-
-static int
-setup(void **state)
-{
-	fake_reset();
-	*state = world_new();
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	fake_reset();
-	world_free(*state);
-	return 0;
-}
-
-static void
-set_threads(struct world *world, const char *count)
-{
-	fake_configure("threads", count);
-	world_reopen(world);
-}
 
 /* Small, large and empty files, links to some, directories that may not be written to. */
 static void
@@ -92,7 +68,7 @@ test_any_number(void **state)
 	for (size_t i = 0; i < COUNTS; i++) {
 		struct session session = {.world = world};
 
-		set_threads(world, counts[i]);
+		world_configure(world, "threads", counts[i]);
 		make_mixture(world, (size_t) test_scaled(600));
 		session.tree = tree_scan_source(world, NULL);
 		assert_ok(capture(&session), &session.err);
@@ -149,7 +125,7 @@ test_moving_files(void **state)
 	char name[16];
 
 	moved = world;
-	set_threads(world, "4");
+	world_configure(world, "threads", "4");
 	for (long round = 0; round < rounds; round++) {
 		struct session session = {.world = world, .on_stored = again_sometimes};
 		struct session check = {.world = world, .place = true};
@@ -210,7 +186,7 @@ test_each_failure(void **state)
 	struct session session = {.world = world};
 	long points[2] = {0, 0};
 
-	set_threads(world, "4");
+	world_configure(world, "threads", "4");
 	make_mixture(world, 40);
 	session.tree = tree_scan_source(world, NULL);
 	for (int which = 0; which < 2; which++) {
@@ -243,7 +219,7 @@ test_each_cancellation(void **state)
 
 	make_mixture(world, 40);
 	for (size_t i = 1; i < COUNTS; i++) {
-		set_threads(world, counts[i]);
+		world_configure(world, "threads", counts[i]);
 		session.tree = tree_scan_source(world, NULL);
 		for (;; points[0] += step) {
 			fake_cancel_after = points[0];
@@ -281,29 +257,13 @@ test_full_disk(void **state)
 {
 	struct world *world = *state;
 	struct session session = {.world = world};
-	struct rlimit limit, old;
-	long points = 0;
 
-	set_threads(world, "4");
+	world_configure(world, "threads", "4");
 	make_random_file(world, "large", 6 << 20);
 	for (char name[3] = "s0"; name[1] < '9'; name[1]++)
 		make_random_file(world, name, 900000);
 	session.tree = tree_scan_source(world, NULL);
-	(void) signal(SIGXFSZ, SIG_IGN);
-	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
-	limit = old;
-	for (limit.rlim_cur = 0;; limit.rlim_cur += 200 << 10, points++) {
-		int r;
-
-		assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
-		r = capture(&session);
-		assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
-		if (r == 0)
-			break;
-		assert_int_equal(session.err.sys_errno, EFBIG);
-		assert_int_equal(store_count(world), 0);
-	}
-	assert_true(points > 60);
+	assert_true(sweep_full_disk(&session, 200 << 10) > 60);
 	assert_restores(world, session.tree);
 	tree_free(session.tree);
 }
@@ -404,7 +364,7 @@ test_flat_memory(void **state)
 	long small, large, size = test_scaled(300);
 	char script[128];
 
-	set_threads(world, "2");
+	world_configure(world, "threads", "2");
 	fake_position_hash = true;
 	assert_int_equal(run_shell("head -c 6000000 /dev/urandom >\"$1\"/f", world->src, NULL), 0);
 	tree = tree_scan_source(world, NULL);
@@ -429,12 +389,9 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		/* First, while the process is small. */
-		cmocka_unit_test_setup_teardown(test_flat_memory, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_any_number, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_moving_files, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_each_failure, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_each_cancellation, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_full_disk, setup, teardown),
+		WORLD_TEST(test_flat_memory),       WORLD_TEST(test_any_number),
+		WORLD_TEST(test_moving_files),      WORLD_TEST(test_each_failure),
+		WORLD_TEST(test_each_cancellation), WORLD_TEST(test_full_disk),
 		cmocka_unit_test(test_crew),
 	};
 

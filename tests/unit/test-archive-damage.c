@@ -15,21 +15,6 @@
 
 #define PACK "snap_000000000001.tar.lz4"
 
-static int
-setup(void **state)
-{
-	*state = world_new();
-	fake_reset();
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	world_free(*state);
-	return 0;
-}
-
 static void
 write_pack(struct world *world, const void *data, size_t size)
 {
@@ -601,16 +586,11 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_every_byte, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_every_length, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_nothing_wanted, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_enumerate_damaged, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_not_a_file, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_forged_members, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_forged_frames, setup, teardown),
-		cmocka_unit_test(test_random_headers),
-		cmocka_unit_test(test_long_map),
-		cmocka_unit_test(test_record_lengths),
+		WORLD_TEST(test_every_byte),     WORLD_TEST(test_every_length),
+		WORLD_TEST(test_nothing_wanted), WORLD_TEST(test_enumerate_damaged),
+		WORLD_TEST(test_not_a_file),     WORLD_TEST(test_forged_members),
+		WORLD_TEST(test_forged_frames),  cmocka_unit_test(test_random_headers),
+		cmocka_unit_test(test_long_map), cmocka_unit_test(test_record_lengths),
 	};
 
 	random_start();

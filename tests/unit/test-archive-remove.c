@@ -3,12 +3,10 @@
  * and it stores everything again before a chain gets too long. */
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "common/fs.h"
 #include "fake-archive.h"
 #include "plugins/snapshot-archive/archive.h"
 
@@ -16,22 +14,6 @@
 #define ORPHAN FIRST ".orphan.tar.lz4"
 
 static const char *const none[] = {NULL};
-
-static int
-setup(void **state)
-{
-	fake_reset();
-	*state = world_new();
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	fake_reset();
-	world_free(*state);
-	return 0;
-}
 
 static uint64_t
 size_of(struct world *world, const char *name)
@@ -132,7 +114,7 @@ test_manifest_needed(void **state)
 	struct world *world = *state;
 	struct moat_error err = MOAT_ERROR_INIT;
 	struct tree *second = two_snapshots(world);
-	const struct tree *const live[] = {second, NULL}, *const nothing[] = {NULL};
+	struct tree *const live[] = {second, NULL}, *const nothing[] = {NULL};
 
 	assert_ok(remove_but(world, FIRST, live, first_wanted, &err), &err);
 	assert_true(size_of(world, ORPHAN) > 600000 && size_of(world, ORPHAN) < 610000);
@@ -233,18 +215,13 @@ test_no_room(void **state)
 {
 	struct world *world = *state;
 	struct tree *second = two_snapshots(world);
-	const struct tree *const live[] = {second, NULL};
+	struct tree *const live[] = {second, NULL};
 	struct moat_error err = MOAT_ERROR_INIT;
-	struct rlimit limit, old;
 	int r;
 
-	(void) signal(SIGXFSZ, SIG_IGN);
-	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
-	limit = old;
-	limit.rlim_cur = 300000;
-	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	fill_disk(300000);
 	r = remove_but(world, FIRST, live, none, &err);
-	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+	empty_disk();
 	assert_int_equal(r, 0); /* the snapshot is gone, after all */
 	assert_int_equal(fake_warnings, 1);
 	assert_int_equal(store_count(world), 2);
@@ -314,16 +291,16 @@ static void
 test_random_removals(void **state)
 {
 	struct world *world = *state;
-	const struct tree *live[SNAPSHOTS + 1] = {NULL};
+	struct tree *live[SNAPSHOTS + 1] = {NULL};
 	char refs[SNAPSHOTS][32] = {""};
 	struct moat_error err = MOAT_ERROR_INIT;
 	struct tree *last = NULL;
 	long rounds = test_scaled(120);
 
 	for (long round = 0; round < rounds; round++) {
-		const struct tree *stay[SNAPSHOTS + 1] = {NULL};
+		struct tree *stay[SNAPSHOTS + 1] = {NULL};
 		size_t at = random_below(SNAPSHOTS), count = 0;
-		struct tree *gone = (struct tree *) live[at];
+		struct tree *gone = live[at];
 
 		for (size_t i = 0; i < SNAPSHOTS; i++)
 			if (i != at && live[i] != NULL)
@@ -339,10 +316,10 @@ test_random_removals(void **state)
 		(void) snprintf(refs[at], sizeof refs[at], "snap_%012x", world->next_id);
 		for (size_t i = 0; i < SNAPSHOTS; i++)
 			if (live[i] != NULL && random_below(3) == 0)
-				assert_sound(world, (struct tree *) live[i], refs[i]);
+				assert_sound(world, live[i], refs[i]);
 	}
 	for (size_t i = 0; i < SNAPSHOTS; i++) {
-		const struct tree *stay[SNAPSHOTS + 1] = {NULL};
+		struct tree *stay[SNAPSHOTS + 1] = {NULL};
 		size_t count = 0;
 
 		if (live[i] == NULL)
@@ -350,9 +327,9 @@ test_random_removals(void **state)
 		for (size_t j = i + 1; j < SNAPSHOTS; j++)
 			if (live[j] != NULL)
 				stay[count++] = live[j];
-		assert_sound(world, (struct tree *) live[i], refs[i]);
+		assert_sound(world, live[i], refs[i]);
 		assert_ok(remove_but(world, refs[i], stay, none, &err), &err);
-		tree_free((struct tree *) live[i]);
+		tree_free(live[i]);
 	}
 	print_message("# %ld rounds\n", rounds);
 	assert_int_equal(store_count(world), 0);
@@ -395,8 +372,7 @@ test_full_after(void **state)
 	struct world *world = *state;
 	struct tree *tree = NULL;
 
-	fake_configure("full_after", "3");
-	world_reopen(world);
+	world_configure(world, "full_after", "3");
 	for (int n = 0; n < 4; n++)
 		assert_int_equal(step(world, &tree, n, 1000), 1);
 	/* Four packs are needed, but there is nothing to store. */
@@ -412,8 +388,7 @@ test_full_after(void **state)
 				   world->path, NULL),
 			 0);
 	assert_int_equal(step(world, &tree, 4, 1000), 1);
-	fake_configure("full_after", "0");
-	world_reopen(world);
+	world_configure(world, "full_after", "0");
 	for (int n = 0; n < 5; n++)
 		assert_int_equal(step(world, &tree, n, 1000), 1);
 	assert_int_equal(step(world, &tree, 0, 1000), 1);
@@ -443,39 +418,26 @@ static void
 test_configuration(void **state)
 {
 	struct world *world = *state;
-	struct moat_store store = {sizeof store, world->store_fd, world->store, NULL};
-	struct moat_error err = MOAT_ERROR_INIT;
-	void *self = NULL;
 
 	fake_configure("full_after", "-1");
-	assert_fails(world->ops->open(&fake_host, &store, &self, &err), &err, MOAT_USAGE,
-		     "full_after is -1");
+	assert_not_opened(world, "full_after is -1");
 	fake_configure("full_after", NULL);
 	fake_configure("threads", "9");
-	assert_fails(world->ops->open(&fake_host, &store, &self, &err), &err, MOAT_USAGE,
-		     "threads is 9");
+	assert_not_opened(world, "threads is 9");
 	fake_configure("threads", "-1");
-	assert_fails(world->ops->open(&fake_host, &store, &self, &err), &err, MOAT_USAGE,
-		     "threads is -1");
-	assert_null(self);
+	assert_not_opened(world, "threads is -1");
 }
 
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_compaction, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_not_worth_it, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_manifest_needed, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_died_capture, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_interrupted, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_no_room, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_damaged_orphan, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unknown_segment, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_random_removals, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_full_after, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_full_by_size, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_configuration, setup, teardown),
+		WORLD_TEST(test_compaction),      WORLD_TEST(test_not_worth_it),
+		WORLD_TEST(test_manifest_needed), WORLD_TEST(test_died_capture),
+		WORLD_TEST(test_interrupted),     WORLD_TEST(test_no_room),
+		WORLD_TEST(test_damaged_orphan),  WORLD_TEST(test_unknown_segment),
+		WORLD_TEST(test_random_removals), WORLD_TEST(test_full_after),
+		WORLD_TEST(test_full_by_size),    WORLD_TEST(test_configuration),
 	};
 
 	random_start();

@@ -5,28 +5,11 @@
 #include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
-#include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "fake-archive.h"
 #include "plugins/snapshot-archive/archive.h"
-
-static int
-setup(void **state)
-{
-	*state = world_new();
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	fake_reset();
-	world_free(*state);
-	return 0;
-}
 
 /* ---------------------------------------------------------------------- chains and removal */
 
@@ -182,8 +165,7 @@ test_moving_file(void **state)
 	struct world *world = *state;
 	struct session session = {.world = world, .on_open = count_polls, .on_stored = again_twice};
 
-	fake_configure("threads", "1");
-	world_reopen(world);
+	world_configure(world, "threads", "1");
 	assert_int_equal(run_shell("mkdir \"$1\"/tar", world->path, NULL), 0);
 	for (int torn = 0; torn < 2; torn++) {
 		make_random_file(world, "f", 3 << 20);
@@ -293,37 +275,19 @@ test_nothing_left(void **state)
 	tree_free(session.tree);
 }
 
-/* A file that may not grow beyond each 4 KiB step in turn stands for a full disk. */
 static void
 test_full_disk(void **state)
 {
 	struct world *world = *state;
 	struct session session = {.world = world};
-	struct rlimit limit, old;
-	long points = 0;
 
 	make_random_file(world, "f", 100000);
 	session.tree = tree_scan_source(world, NULL);
-	(void) signal(SIGXFSZ, SIG_IGN);
-	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
-	limit = old;
-	for (limit.rlim_cur = 0;; limit.rlim_cur += 4096, points++) {
-		int r;
-
-		assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
-		r = capture(&session);
-		assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
-		if (r == 0)
-			break;
-		assert_int_equal(session.err.sys_errno, EFBIG);
-		assert_int_equal(store_count(world), 0);
-	}
-	assert_true(points >= 24);
+	assert_true(sweep_full_disk(&session, 4096) >= 24);
 	session.place = true;
-	limit.rlim_cur = 50000;
-	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	fill_disk(50000);
 	assert_int_equal(extract(&session), -1);
-	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+	empty_disk();
 	assert_int_equal(session.err.sys_errno, EFBIG);
 	assert_int_not_equal(faccessat(world->out_fd, "0", F_OK, 0), 0);
 	tree_free(session.tree);
@@ -354,18 +318,14 @@ test_level(void **state)
 {
 	static const char *const levels[] = {"0", "1", "3", "9", "12"};
 	struct world *world = *state;
-	struct moat_store store = {sizeof store, world->store_fd, world->store, NULL};
-	struct moat_error err = MOAT_ERROR_INIT;
 	uint64_t last = UINT64_MAX / 2;
-	void *self = NULL;
 
 	assert_int_equal(run_shell("seq 100000 >\"$1/f\"", world->src, NULL), 0);
 	for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
 		struct moat_ref ref;
 		struct tree *tree;
 
-		fake_configure("level", levels[i]);
-		world_reopen(world);
+		world_configure(world, "level", levels[i]);
 		tree = capture_ok(world, NULL, &ref);
 		assert_restores(world, tree);
 		assert_true(ref.stored_bytes <= last + 64);
@@ -373,12 +333,9 @@ test_level(void **state)
 		tree_free(tree);
 	}
 	fake_configure("level", "13");
-	assert_fails(world->ops->open(&fake_host, &store, &self, &err), &err, MOAT_USAGE,
-		     "0 (fast) to 12");
+	assert_not_opened(world, "0 (fast) to 12");
 	fake_configure("level", "-1");
-	assert_fails(world->ops->open(&fake_host, &store, &self, &err), &err, MOAT_USAGE,
-		     "level is -1");
-	assert_null(self);
+	assert_not_opened(world, "level is -1");
 }
 
 static void
@@ -442,18 +399,18 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_chain, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_nothing_changed, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_lost_pack, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_stored_again, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_moving_file, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_not_opened, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_nothing_left, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_full_disk, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_litter_and_names, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_level, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_probe, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_two_handles, setup, teardown),
+		WORLD_TEST(test_chain),
+		WORLD_TEST(test_nothing_changed),
+		WORLD_TEST(test_lost_pack),
+		WORLD_TEST(test_stored_again),
+		WORLD_TEST(test_moving_file),
+		WORLD_TEST(test_not_opened),
+		WORLD_TEST(test_nothing_left),
+		WORLD_TEST(test_full_disk),
+		WORLD_TEST(test_litter_and_names),
+		WORLD_TEST(test_level),
+		WORLD_TEST(test_probe),
+		WORLD_TEST(test_two_handles),
 	};
 
 	/* Memory that was not written to is no zeros. */

@@ -8,21 +8,6 @@
 #include "fake-archive.h"
 #include "plugins/snapshot-archive/archive.h"
 
-static int
-setup(void **state)
-{
-	*state = world_new();
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	fake_reset();
-	world_free(*state);
-	return 0;
-}
-
 static void
 test_sizes(void **state)
 {
@@ -349,14 +334,10 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_sizes, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_odd_names, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_long_paths, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_metadata, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_xattrs, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_sparse, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_huge_hole, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_random_chains, setup, teardown),
+		WORLD_TEST(test_sizes),      WORLD_TEST(test_odd_names),
+		WORLD_TEST(test_long_paths), WORLD_TEST(test_metadata),
+		WORLD_TEST(test_xattrs),     WORLD_TEST(test_sparse),
+		WORLD_TEST(test_huge_hole),  WORLD_TEST(test_random_chains),
 	};
 
 	random_start();

@@ -320,12 +320,54 @@ test_forms(void **state)
 	assert_string_equal(f->config->name, "x");
 }
 
+/* What is refused, and what the message must contain. */
+struct refusal {
+	const char *text, *message;
+};
+
 static void
-test_errors(void **state)
+assert_refused(struct fixture *f, const struct refusal *cases, size_t count)
 {
-	static const struct {
-		const char *text, *message;
-	} cases[] = {
+	for (size_t i = 0; i < count; i++) {
+		if (parse(f, cases[i].text) == 0)
+			fail_msg("`%s' was accepted", cases[i].text);
+		if (f->err.code != MOAT_USAGE || strstr(f->err.message, cases[i].message) == NULL)
+			fail_msg("`%s': %d `%s' lacks `%s'", cases[i].text, f->err.code,
+				 f->err.message, cases[i].message);
+		assert_ptr_equal(strstr(f->err.message, "moat.yaml:"), f->err.message);
+		assert_null(f->config);
+		moat_error_clear(&f->err);
+	}
+}
+
+static void
+test_bad_text(void **state)
+{
+	static const struct refusal cases[] = {
+		{"- name", "moat.yaml:1:1: `key: value' lines are expected"},
+		{"word", "moat.yaml:1:1: `key: value' lines are expected"},
+		{"name: x\n---\nname: y\n", "moat.yaml:2:1: a second document begins here"},
+		{"name: x\n---\n[", "moat.yaml:2:1: a second document begins here"},
+		{"a:\n\tb: c\n", "moat.yaml:2:1: not YAML: "},
+		{"name: [a", "moat.yaml:1:9: not YAML: "},
+		{"name: *nowhere", "moat.yaml:1:7: not YAML: "},
+		{"name: 'x", "not YAML: "},
+		{"name: x\n image: y\n", "moat.yaml:2:7: not YAML"},
+		{"name: a\xff"
+		 "b\n",
+		 "moat.yaml:1:8: not UTF-8 text: "},
+		{"# \xc3\xa4\nname: \xc3\xa4\xc3", "moat.yaml:2:8: not UTF-8 text: "},
+		{"name: a\x01\n", "moat.yaml:1:8: not UTF-8 text: control characters"},
+		{"name: \"a\\0b\"", "moat.yaml:1:7: name: the value holds a NUL byte"},
+	};
+
+	assert_refused(*state, cases, sizeof cases / sizeof cases[0]);
+}
+
+static void
+test_bad_keys(void **state)
+{
+	static const struct refusal cases[] = {
 		{"comand: x", "moat.yaml:1:1: unknown key \"comand\" (did you mean \"command\"?)"},
 		{"name: x\nsnapshots:\n  retention:\n    max_cuont: 1\n",
 		 "moat.yaml:4:5: unknown key \"max_cuont\" (did you mean \"max_count\"?)"},
@@ -342,22 +384,15 @@ test_errors(void **state)
 		 "moat.yaml:2:27: key \"a\" is here again"},
 		{"? [a]\n: 1", "moat.yaml:1:3: a key must be a word"},
 		{"\"na\\0me\": x", "moat.yaml:1:1: a key holds a NUL byte"},
-		{"name: \"a\\0b\"", "moat.yaml:1:7: name: the value holds a NUL byte"},
-		{"- name", "moat.yaml:1:1: `key: value' lines are expected"},
-		{"word", "moat.yaml:1:1: `key: value' lines are expected"},
-		{"name: x\n---\nname: y\n", "moat.yaml:2:1: a second document begins here"},
-		{"name: x\n---\n[", "moat.yaml:2:1: a second document begins here"},
-		{"a:\n\tb: c\n", "moat.yaml:2:1: not YAML: "},
-		{"name: [a", "moat.yaml:1:9: not YAML: "},
-		{"name: *nowhere", "moat.yaml:1:7: not YAML: "},
-		{"name: 'x", "not YAML: "},
-		{"name: x\n image: y\n", "moat.yaml:2:7: not YAML"},
-		{"name: a\xff"
-		 "b\n",
-		 "moat.yaml:1:8: not UTF-8 text: "},
-		{"# \xc3\xa4\nname: \xc3\xa4\xc3", "moat.yaml:2:8: not UTF-8 text: "},
-		{"name: a\x01\n", "moat.yaml:1:8: not UTF-8 text: control characters"},
-		/* types */
+	};
+
+	assert_refused(*state, cases, sizeof cases / sizeof cases[0]);
+}
+
+static void
+test_bad_words(void **state)
+{
+	static const struct refusal cases[] = {
 		{"name: [x]", "moat.yaml:1:7: name: one value is expected, not a list"},
 		{"name: {x: y}", "name: one value is expected, not a mapping"},
 		{"name:\nimage: x", "moat.yaml:1:6: name: a value is missing"},
@@ -373,6 +408,17 @@ test_errors(void **state)
 		{"commit: always", "commit: `always' is none of never, success"},
 		{"network: {policy: closed}", "network.policy: `closed' is none of none, open"},
 		{"network: none", "moat.yaml:1:10: network: `key: value' lines are expected"},
+		{"attach: {escape: F1}", "attach.escape: `F1' is not a key"},
+		{"attach: {escape: ctrl-}", "attach.escape: `ctrl-' is not a key"},
+	};
+
+	assert_refused(*state, cases, sizeof cases / sizeof cases[0]);
+}
+
+static void
+test_bad_numbers(void **state)
+{
+	static const struct refusal cases[] = {
 		{"container: {memory: lots}",
 		 "moat.yaml:1:21: container.memory: `lots' is not a size"},
 		{"container: {cpus: two}", "container.cpus: `two' is not a number of cpus"},
@@ -387,24 +433,49 @@ test_errors(void **state)
 		{"snapshots: {retention: {max_bytes: -1}}", "max_bytes: `-1' is not a size"},
 		{"snapshots: {triggers: {idle_threshold_seconds: -5}}",
 		 "idle_threshold_seconds: `-5' is not between"},
+		{"tracing: {poll_interval_ms: 0}", "poll_interval_ms: `0' is not between 1"},
+	};
+
+	assert_refused(*state, cases, sizeof cases / sizeof cases[0]);
+}
+
+static void
+test_bad_lists(void **state)
+{
+	static const struct refusal cases[] = {
 		{"snapshots: {exclude: {additional: x}}", "additional: a list is expected"},
 		{"snapshots: {exclude: {additional: [a, '']}}",
 		 "moat.yaml:1:39: snapshots.exclude.additional: an item is empty"},
 		{"snapshots: {exclude: {additional: [[a]]}}",
 		 "additional: one value is expected, not a list"},
-		{"tracing: {poll_interval_ms: 0}", "poll_interval_ms: `0' is not between 1"},
-		{"attach: {escape: F1}", "attach.escape: `F1' is not a key"},
-		{"attach: {escape: ctrl-}", "attach.escape: `ctrl-' is not a key"},
 		{"command: []", "moat.yaml:1:10: command: the list names no program"},
 		{"command: ['']", "command: the list names no program"},
 		{"command: ''", "command: the value is empty"},
 		{"command: {a: b}", "command: one value is expected, not a mapping"},
+	};
+
+	assert_refused(*state, cases, sizeof cases / sizeof cases[0]);
+}
+
+static void
+test_bad_variables(void **state)
+{
+	static const struct refusal cases[] = {
 		{"env: [A=1]", "env: `key: value' lines are expected"},
 		{"env:\n  A: 1\n  2B: x", "moat.yaml:3:3: env: `2B' is not a variable's name"},
 		{"env: {A=B: x}", "env: `A=B' is not a variable's name"},
 		{"env: {'': x}", "env: `' is not a variable's name"},
 		{"env: {A: [1]}", "moat.yaml:1:10: A: one value is expected, not a list"},
 		{"env: {A: }", "A: a value is missing"},
+	};
+
+	assert_refused(*state, cases, sizeof cases / sizeof cases[0]);
+}
+
+static void
+test_bad_mounts(void **state)
+{
+	static const struct refusal cases[] = {
 		{"mounts: /a:/b", "moat.yaml:1:9: mounts: a list is expected"},
 		{"mounts: [/a]", "moat.yaml:1:10: mounts: `/a' is not a mount"},
 		{"mounts: ['/a:b']", "mounts: `/a:b': the mount's target must be an absolute path"},
@@ -418,6 +489,15 @@ test_errors(void **state)
 		{"mounts: [{source: /a, target: /b, mode: ro, read_only: no}]",
 		 "mode and read_only say the same"},
 		{"mounts: [{source: /a, target: /b, read_only: x}]", "read_only: `x' is neither"},
+	};
+
+	assert_refused(*state, cases, sizeof cases / sizeof cases[0]);
+}
+
+static void
+test_bad_workspaces(void **state)
+{
+	static const struct refusal cases[] = {
 		{"workspaces: [{sandbox: x}]", "moat.yaml:1:14: workspaces: the path is missing"},
 		{"workspaces: ['']", "workspaces: the path is missing"},
 		{"workspaces: [{path: a, target: b}]",
@@ -425,6 +505,15 @@ test_errors(void **state)
 		{"workspaces: [{path: a, sandbox: /}]", "workspaces: sandbox: `/' is not a name"},
 		{"workspaces: [{path: a, pth: b}]",
 		 "workspaces: unknown key \"pth\" (did you mean \"path\"?)"},
+	};
+
+	assert_refused(*state, cases, sizeof cases / sizeof cases[0]);
+}
+
+static void
+test_bad_plugins(void **state)
+{
+	static const struct refusal cases[] = {
 		{"plugins: {archive: {}}", "moat.yaml:1:11: plugins: \"archive\" is not runtime-"},
 		{"plugins: {store-x: {}}", "plugins: \"store-x\" is not runtime-"},
 		{"plugins: {runtime-: {}}", "plugins: \"runtime-\" is not runtime-"},
@@ -432,18 +521,8 @@ test_errors(void **state)
 		 "moat.yaml:1:22: runtime-x: `key: value' lines are expected"},
 		{"plugins: [a]", "plugins: `key: value' lines are expected"},
 	};
-	struct fixture *f = *state;
 
-	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-		if (parse(f, cases[i].text) == 0)
-			fail_msg("`%s' was accepted", cases[i].text);
-		if (f->err.code != MOAT_USAGE || strstr(f->err.message, cases[i].message) == NULL)
-			fail_msg("`%s': %d `%s' lacks `%s'", cases[i].text, f->err.code,
-				 f->err.message, cases[i].message);
-		assert_ptr_equal(strstr(f->err.message, "moat.yaml:"), f->err.message);
-		assert_null(f->config);
-		moat_error_clear(&f->err);
-	}
+	assert_refused(*state, cases, sizeof cases / sizeof cases[0]);
 }
 
 /* What moat.yaml and the command line share. */
@@ -914,12 +993,15 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_whole),       TEST(test_defaults),        TEST(test_forms),
-		TEST(test_errors),      TEST(test_shared_values),   TEST(test_plugin_values),
-		TEST(test_no_file),     TEST(test_which_file),      TEST(test_precedence),
-		TEST(test_user_file),   TEST(test_odd_files),       TEST(test_file_size),
-		TEST(test_deep),        TEST(test_deep_and_closed), TEST(test_many),
-		TEST(test_alias_bombs), TEST(test_mutations),       TEST(test_truncation),
+		TEST(test_whole),           TEST(test_defaults),       TEST(test_forms),
+		TEST(test_bad_text),        TEST(test_bad_keys),       TEST(test_bad_words),
+		TEST(test_bad_numbers),     TEST(test_bad_lists),      TEST(test_bad_variables),
+		TEST(test_bad_mounts),      TEST(test_bad_workspaces), TEST(test_bad_plugins),
+		TEST(test_shared_values),   TEST(test_plugin_values),  TEST(test_no_file),
+		TEST(test_which_file),      TEST(test_precedence),     TEST(test_user_file),
+		TEST(test_odd_files),       TEST(test_file_size),      TEST(test_deep),
+		TEST(test_deep_and_closed), TEST(test_many),           TEST(test_alias_bombs),
+		TEST(test_mutations),       TEST(test_truncation),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

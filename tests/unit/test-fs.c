@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Opening below a directory (both ways, also under attack), whole files, removal, locks. */
-#include "tests/unit/test.h"
+#include "tests/unit/scratch.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/mount.h>
@@ -64,16 +63,6 @@ teardown(void **state)
 	return result;
 }
 
-static void
-put(int dirfd, const char *name, const char *text)
-{
-	int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-	assert_int_equal(close(fd), 0);
-}
-
 static bool
 exists(int dirfd, const char *name)
 {
@@ -93,23 +82,6 @@ count_names(int dirfd)
 		count++;
 	(void) closedir(stream);
 	return count - 2;
-}
-
-/* Runs what needs a process of its own; it exits with 0, or with 77 when this machine cannot. */
-static void
-in_child(int (*body)(const struct scratch *scratch), const struct scratch *scratch)
-{
-	pid_t child = fork();
-	int status;
-
-	assert_true(child >= 0);
-	if (child == 0)
-		_exit(body(scratch));
-	assert_int_equal(waitpid(child, &status, 0), child);
-	assert_true(WIFEXITED(status));
-	if (WEXITSTATUS(status) == 77)
-		skip();
-	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 /* ------------------------------------------------------------------- opening below a directory */
@@ -364,40 +336,6 @@ test_fallback(void **state)
 }
 
 /* -------------------------------------------------------------------------------- under attack */
-
-/* Exchanges two names without pause, in a process of its own that ends with this one; returns when
- * it has begun. */
-static pid_t
-begin_attack(int dirfd, const char *a, const char *b)
-{
-	int pipes[2];
-	pid_t child;
-	char byte;
-
-	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
-	child = fork();
-	assert_true(child >= 0);
-	if (child == 0) {
-		if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || write(pipes[1], "x", 1) != 1)
-			_exit(1);
-		for (;;)
-			(void) renameat2(dirfd, a, dirfd, b, RENAME_EXCHANGE);
-	}
-	(void) close(pipes[1]);
-	assert_int_equal(read(pipes[0], &byte, 1), 1);
-	(void) close(pipes[0]);
-	return child;
-}
-
-static void
-end_attack(pid_t child)
-{
-	int status;
-
-	assert_int_equal(kill(child, SIGKILL), 0);
-	assert_int_equal(waitpid(child, &status, 0), child);
-	assert_true(WIFSIGNALED(status));
-}
 
 /* "in/x" is a directory or a link to "out", by turns.  Nothing of "out" is ever opened, and nothing
  * is made in it. */
@@ -758,38 +696,6 @@ path_of(char out[128], const struct scratch *scratch, const char *name)
 {
 	(void) snprintf(out, 128, "%s/%s", scratch->path, name);
 	return out;
-}
-
-static int
-write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int result = fd < 0 || write(fd, text, strlen(text)) < 0 ? -1 : 0;
-
-	if (fd >= 0)
-		(void) close(fd);
-	return result;
-}
-
-/* A mount namespace of this process's own; an ordinary user needs a user namespace for it. */
-static int
-own_mounts(void)
-{
-	unsigned uid = geteuid(), gid = getegid();
-	char map[64];
-
-	if (unshare(CLONE_NEWNS) < 0) {
-		if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0)
-			return -1;
-		(void) snprintf(map, sizeof map, "0 %u 1", uid);
-		if (write_text("/proc/self/uid_map", map) < 0)
-			return -1;
-		(void) snprintf(map, sizeof map, "0 %u 1", gid);
-		if (write_text("/proc/self/setgroups", "deny") < 0 ||
-		    write_text("/proc/self/gid_map", map) < 0)
-			return -1;
-	}
-	return mount("none", "/", "none", MS_REC | MS_PRIVATE, "");
 }
 
 /* In a namespace of its own, with another filesystem mounted inside of the tree. */

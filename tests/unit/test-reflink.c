@@ -336,11 +336,9 @@ main(void)
 	static const char *const plugin_dirs[] = {PLUGINS_BUILT "/snapshot-reflink/.libs", NULL};
 	const char *given = getenv("MOAT_TEST_REFLINK_DIR"), *tmp = getenv("TMPDIR");
 	const struct CMUnitTest tests[] = {
-		CONFORMANCE_TEST(test_layout),   CONFORMANCE_TEST(test_exactly),
-		CONFORMANCE_TEST(test_damage),   CONFORMANCE_TEST(test_litter),
-		CONFORMANCE_TEST(test_shares),   CONFORMANCE_TEST(test_copied),
-		CONFORMANCE_TEST(test_bids),     CONFORMANCE_TEST(test_refusals),
-		CONFORMANCE_TEST(test_no_trace),
+		WORLD_TEST(test_layout), WORLD_TEST(test_exactly),  WORLD_TEST(test_damage),
+		WORLD_TEST(test_litter), WORLD_TEST(test_shares),   WORLD_TEST(test_copied),
+		WORLD_TEST(test_bids),   WORLD_TEST(test_refusals), WORLD_TEST(test_no_trace),
 	};
 	struct moat_error err = MOAT_ERROR_INIT;
 	struct loader *loader = NULL;

@@ -1,20 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The walk, what it recognises from the manifest before, reading files, extended attributes. */
-#include "tests/unit/test.h"
+#include "tests/unit/scratch.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -58,16 +55,6 @@ teardown(void **state)
 	result = fs_remove_tree(AT_FDCWD, scratch->path, NULL);
 	free(scratch);
 	return result;
-}
-
-static void
-put(int dirfd, const char *name, const char *text)
-{
-	int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-	assert_int_equal(close(fd), 0);
 }
 
 static const char *
@@ -119,22 +106,6 @@ entry_of(const struct manifest *manifest, const char *path)
 		return (struct moat_entry *) manifest->entries[at];
 	fail_msg("no entry of `%s'", path);
 	return &nothing;
-}
-
-static void
-in_child(int (*body)(const struct scratch *scratch), const struct scratch *scratch)
-{
-	pid_t child = fork();
-	int status;
-
-	assert_true(child >= 0);
-	if (child == 0)
-		_exit(body(scratch));
-	assert_int_equal(waitpid(child, &status, 0), child);
-	assert_true(WIFEXITED(status));
-	if (WEXITSTATUS(status) == 77)
-		skip();
-	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 /* ---------------------------------------------------------------------------------- the walk */
@@ -462,38 +433,6 @@ test_unreadable(void **state)
 }
 
 static int
-write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int result = fd < 0 || write(fd, text, strlen(text)) < 0 ? -1 : 0;
-
-	if (fd >= 0)
-		(void) close(fd);
-	return result;
-}
-
-/* A mount namespace of this process's own; an ordinary user needs a user namespace for it. */
-static int
-own_mounts(void)
-{
-	unsigned uid = geteuid(), gid = getegid();
-	char map[64];
-
-	if (unshare(CLONE_NEWNS) < 0) {
-		if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0)
-			return -1;
-		(void) snprintf(map, sizeof map, "0 %u 1", uid);
-		if (write_text("/proc/self/uid_map", map) < 0)
-			return -1;
-		(void) snprintf(map, sizeof map, "0 %u 1", gid);
-		if (write_text("/proc/self/setgroups", "deny") < 0 ||
-		    write_text("/proc/self/gid_map", map) < 0)
-			return -1;
-	}
-	return mount("none", "/", "none", MS_REC | MS_PRIVATE, "");
-}
-
-static int
 scan_mounts(const struct scratch *scratch)
 {
 	static const char *const names[] = {"tmpfs", "same-device", "file"};
@@ -592,40 +531,6 @@ static void
 test_deep(void **state)
 {
 	in_child(scan_deep, *state);
-}
-
-/* Exchanges two names without pause, in a process of its own that ends with this one; returns when
- * it has begun. */
-static pid_t
-begin_attack(int dirfd, const char *a, const char *b)
-{
-	int pipes[2];
-	pid_t child;
-	char byte;
-
-	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
-	child = fork();
-	assert_true(child >= 0);
-	if (child == 0) {
-		if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || write(pipes[1], "x", 1) != 1)
-			_exit(1);
-		for (;;)
-			(void) renameat2(dirfd, a, dirfd, b, RENAME_EXCHANGE);
-	}
-	(void) close(pipes[1]);
-	assert_int_equal(read(pipes[0], &byte, 1), 1);
-	(void) close(pipes[0]);
-	return child;
-}
-
-static void
-end_attack(pid_t child)
-{
-	int status;
-
-	assert_int_equal(kill(child, SIGKILL), 0);
-	assert_int_equal(waitpid(child, &status, 0), child);
-	assert_true(WIFSIGNALED(status));
 }
 
 /* While a directory and a link to the outside change places, the walk ends well and what is outside

@@ -270,6 +270,21 @@ picture(const struct fixture *f)
 
 /* ------------------------------------------------------------------------------- a snapshot */
 
+/* All of a small file into another; closes both.  Returns its size. */
+static uint64_t
+copy_content(int in, int out)
+{
+	char buffer[256];
+	ssize_t n;
+
+	assert_true(in >= 0 && out >= 0);
+	n = read(in, buffer, sizeof buffer);
+	assert_true(n >= 0 && write(out, buffer, (size_t) n) == n);
+	close(in);
+	close(out);
+	return (uint64_t) n;
+}
+
 /* The manifest of the workspace as it is, its content kept in path/copy, which stands in for a
  * backend. */
 static struct manifest *
@@ -287,9 +302,8 @@ capture(struct fixture *f)
 	copy_fd = fs_open_directory(AT_FDCWD, f->path, false, &f->err);
 	for (size_t i = 0; i < manifest->count; i++) {
 		struct moat_entry *entry = (struct moat_entry *) manifest->entries[i];
-		char name[32], buffer[256];
+		char name[32];
 		int in, out;
-		ssize_t n;
 
 		if (entry->type != MOAT_FILE || entry->leader != MOAT_NO_LEADER)
 			continue;
@@ -299,11 +313,7 @@ capture(struct fixture *f)
 		in = tree_open(f->workspace->fd, entry, &f->err);
 		snprintf(name, sizeof name, "copy/%zu", i + 1);
 		out = openat(copy_fd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-		assert_true(in >= 0 && out >= 0);
-		n = read(in, buffer, sizeof buffer);
-		assert_true(n >= 0 && write(out, buffer, (size_t) n) == n);
-		close(in);
-		close(out);
+		(void) copy_content(in, out);
 	}
 	close(copy_fd);
 	return manifest;
@@ -318,10 +328,10 @@ materialise(void *context, struct moat_extract *extract, struct moat_error *err)
 		return moat_fail(err, MOAT_CORRUPT, "as asked");
 	for (size_t i = 0; i < extract->entries->count; i++) {
 		const struct moat_entry *entry = extract->entries->items[i];
-		char copy[128], buffer[256];
+		char copy[128];
 		const char *name;
 		int dirfd, in, out;
-		ssize_t n;
+		uint64_t size;
 
 		if (extract->place(extract, i, &dirfd, &name, err) < 0)
 			return -1;
@@ -329,12 +339,8 @@ materialise(void *context, struct moat_extract *extract, struct moat_error *err)
 			 (unsigned long long) entry->locator[0]);
 		in = open(copy, O_RDONLY | O_CLOEXEC);
 		out = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		assert_true(in >= 0 && out >= 0);
-		n = read(in, buffer, sizeof buffer);
-		assert_true(n >= 0 && write(out, buffer, (size_t) n) == n);
-		close(in);
-		close(out);
-		if (extract->done(extract, i, -1, (uint64_t) n, NULL, err) < 0)
+		size = copy_content(in, out);
+		if (extract->done(extract, i, -1, size, NULL, err) < 0)
 			return -1;
 	}
 	if (f->meanwhile != NULL)
@@ -453,31 +459,6 @@ test_matrix(void **state)
 			}
 }
 
-static void
-test_random(void **state)
-{
-	struct fixture *f = *state;
-	long cases = test_scaled(300);
-
-	print_message("seed %u, %ld pairs of trees\n", f->seed, cases);
-	for (long i = 0; i < cases; i++) {
-		struct manifest *desired;
-		char *before;
-
-		clear(f);
-		random_tree(f);
-		desired = capture(f);
-		before = picture(f);
-		clear(f);
-		random_tree(f);
-		assert_ok(restore(f, desired, NULL), &f->err);
-		assert_picture(f, before);
-		assert_no_litter(f);
-		manifest_free(desired);
-		free(before);
-	}
-}
-
 /* A backend that fails leaves everything as it is, and no litter. */
 static void
 test_backend_fails(void **state)
@@ -519,6 +500,17 @@ occupy_created(struct fixture *f)
 	put_file(f, "k", "an edit of the user's", 0644, 99);
 }
 
+static void
+make_edited(struct fixture *f)
+{
+	clear(f);
+	put_file(f, "a", "two", 0600, 2);
+	put_file(f, "m", "MODIFIED", 0644, 3);
+	put_file(f, "z", "new", 0644, 4);
+	put_directory(f, "y", 0755);
+	stamp(f, "y", 44);
+}
+
 /* Whatever somebody does between the plan and its application: it stays, and the rest is as before.
  */
 static void
@@ -540,23 +532,13 @@ test_edits_meanwhile(void **state)
 		put_file(f, "k", "to be made again", 0644, 1);
 		put_file(f, "m", "modified later", 0644, 1);
 		desired = capture(f);
-		clear(f);
-		put_file(f, "a", "two", 0600, 2);
-		put_file(f, "m", "MODIFIED", 0644, 3);
-		put_file(f, "z", "new", 0644, 4);
-		put_directory(f, "y", 0755);
-		stamp(f, "y", 44);
+		make_edited(f);
 		/* What must be there in the end: this, with the edit.  The root's time is the
 		 * edit's business. */
 		f->meanwhile = edits[i].edit;
 		edits[i].edit(f);
 		expected = picture(f);
-		clear(f);
-		put_file(f, "a", "two", 0600, 2);
-		put_file(f, "m", "MODIFIED", 0644, 3);
-		put_file(f, "z", "new", 0644, 4);
-		put_directory(f, "y", 0755);
-		stamp(f, "y", 44);
+		make_edited(f);
 		assert_fails(restore(f, desired, NULL), &f->err, MOAT_CONFLICT, edits[i].path);
 		char *now = picture(f);
 
@@ -676,40 +658,48 @@ apply_and_undo(struct fixture *f, const struct manifest *desired,
 	return left;
 }
 
-/* Forward and back again is as if nothing had been. */
+/* From each random tree to another; back: and back again, which is as if nothing had been. */
 static void
-test_random_back(void **state)
+restore_random(struct fixture *f, long cases, bool back)
 {
-	struct fixture *f = *state;
-	long cases = test_scaled(200);
-
 	print_message("seed %u, %ld pairs of trees\n", f->seed, cases);
 	for (long i = 0; i < cases; i++) {
 		struct manifest *desired;
-		char *before;
+		char *wanted, *before;
 
 		clear(f);
 		random_tree(f);
 		desired = capture(f);
+		wanted = picture(f);
 		clear(f);
 		random_tree(f);
 		before = picture(f);
-		assert_int_equal(apply_and_undo(f, desired, NULL), 0);
-		assert_picture(f, before);
+		if (back)
+			assert_int_equal(apply_and_undo(f, desired, NULL), 0);
+		else
+			assert_ok(restore(f, desired, NULL), &f->err);
+		assert_picture(f, back ? before : wanted);
 		assert_no_litter(f);
 		manifest_free(desired);
+		free(wanted);
 		free(before);
 	}
 }
 
 static void
-add_into_created(struct fixture *f)
+test_random(void **state)
 {
-	put_file(f, "d/deep/theirs", "not to be lost", 0644, 99);
+	restore_random(*state, test_scaled(300), false);
 }
 
 static void
-edit_created(struct fixture *f)
+test_random_back(void **state)
+{
+	restore_random(*state, test_scaled(200), true);
+}
+
+static void
+write_into_created(struct fixture *f)
 {
 	put_file(f, "d/deep/theirs", "not to be lost", 0644, 99);
 }
@@ -730,8 +720,8 @@ test_kept_of_created(void **state)
 		void (*meanwhile)(struct fixture *f);
 		const char *path;
 		bool was_there;
-	} cases[] = {{add_into_created, "deep/theirs", false},
-		     {edit_created, "deep/theirs", true},
+	} cases[] = {{write_into_created, "deep/theirs", false},
+		     {write_into_created, "deep/theirs", true},
 		     {retype_created, "link/theirs", false}};
 	struct fixture *f = *state;
 
