@@ -522,13 +522,36 @@ sync_object(int dirfd, const char *name, const char *path, struct moat_error *er
 	return fs_sync(fd, path, err);
 }
 
-static bool
-are_neighbours(const char *a, const char *b)
-{
-	const char *slash_a = strrchr(a, '/'), *slash_b = strrchr(b, '/');
-	size_t n = slash_a == NULL ? 0 : (size_t) (slash_a - a);
+/* Directories that are on disk with all that happened to them: each by the path of something in
+ * it. */
+struct synced {
+	const char *inner[SYNC_EACH_MAX];
+	size_t count;
+};
 
-	return n == (slash_b == NULL ? 0 : (size_t) (slash_b - b)) && memcmp(a, b, n) == 0;
+static bool
+is_synced(const struct synced *synced, const char *directory, size_t size)
+{
+	for (size_t i = synced->count; i-- > 0;) {
+		const char *inner = synced->inner[i], *slash = strrchr(inner, '/');
+
+		if ((slash == NULL ? 0 : (size_t) (slash - inner)) == size &&
+		    memcmp(inner, directory, size) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The directory that `path' is in, unless that was done. */
+static int
+sync_parent(struct synced *synced, int dirfd, const char *path, struct moat_error *err)
+{
+	const char *slash = strrchr(path, '/');
+
+	if (is_synced(synced, path, slash == NULL ? 0 : (size_t) (slash - path)))
+		return 0;
+	synced->inner[synced->count++] = path;
+	return fs_sync(dirfd, path, err);
 }
 
 /* Each directory in which something happened, and what got new metadata.  Returns 1 when that
@@ -538,25 +561,23 @@ sync_each(struct member *member, struct moat_error *err)
 {
 	AUTO_PARENT struct parent parent = {NULL, -1};
 	const struct plan *plan = &member->plan;
-	const char *last = NULL; /* whose parent was synced last */
+	struct synced synced = {.count = 0};
 	int result = 0;
 
 	for (size_t i = 0; i < plan->count && result == 0; i++) {
 		const struct op *op = &plan->ops[i];
+		const char *path = plan_path(plan, op), *name;
 		struct moat_error local = MOAT_ERROR_INIT;
-		const char *name;
-		int dirfd = parent_of(member, &parent, plan_path(plan, op), &name, &local);
+		int dirfd = parent_of(member, &parent, path, &name, &local);
 
 		if (dirfd < 0 && is_absence(&local))
 			continue;
 		if (dirfd < 0)
 			return 1;
-		if (op->kind >= OP_META) {
-			result = sync_object(dirfd, name, plan_path(plan, op), err);
-		} else if (last == NULL || !are_neighbours(last, plan_path(plan, op))) {
-			result = fs_sync(dirfd, plan_path(plan, op), err);
-			last = plan_path(plan, op);
-		}
+		if (op->kind < OP_META)
+			result = sync_parent(&synced, dirfd, path, err);
+		else if (op->kind == OP_META || !is_synced(&synced, path, strlen(path)))
+			result = sync_object(dirfd, name, path, err);
 	}
 	return result;
 }
