@@ -246,6 +246,7 @@ take(struct making *making, struct snap **ret, struct moat_error *err)
 	filter_prepare(filter);
 	if (open_making(making, err) < 0 ||
 	    tree_scan(making->workspace->fd, filter, making->before, &manifest, err) < 0 ||
+	    tree_compare(making->workspace->fd, making->before, manifest, err) < 0 ||
 	    store(making, manifest, ret, err) < 0)
 		return -1;
 	if (filter_root_is_ignored(filter))

@@ -24,37 +24,6 @@ snap_materialise(struct app *app, const struct snap *snap, struct moat_extract *
 	return 0;
 }
 
-/* Where sizes are equal and times are not, only the content tells. */
-static int
-read_candidates(const struct workspace *workspace, const struct manifest *snapshot,
-		struct manifest *live, struct moat_error *err)
-{
-	for (size_t i = 0; i < live->count; i++) {
-		struct moat_entry *entry = (struct moat_entry *) live->entries[i];
-		struct moat_error local = MOAT_ERROR_INIT;
-		int64_t other;
-
-		if (entry->type != MOAT_FILE || entry->status == MOAT_SAME)
-			continue;
-		if (entry->leader != MOAT_NO_LEADER) { /* Another name of one that came earlier. */
-			entry->xattrs = live->entries[entry->leader]->xattrs;
-			entry->xattrs_size = live->entries[entry->leader]->xattrs_size;
-			continue;
-		}
-		other = manifest_find(snapshot, entry->path);
-		if (other < 0 || snapshot->entries[other]->type != MOAT_FILE ||
-		    manifest_content(snapshot, snapshot->entries[other])->size != entry->size)
-			continue;
-		/* What cannot be read counts as different. */
-		if (tree_read(workspace->fd, entry, &live->arena, &local) < 0 &&
-		    local.code != MOAT_PERMISSION && local.code != MOAT_GONE &&
-		    local.code != MOAT_CHANGED)
-			return moat_error_set(err, local.code, local.sys_errno, "%s",
-					      local.message);
-	}
-	return 0;
-}
-
 /* At or below something that the snapshot saw and left out: it is none of its business, whatever
  * stands there now. */
 static bool
@@ -100,7 +69,7 @@ snap_live(const struct workspace *workspace, const struct manifest *snapshot, st
 	if (filter_open_stored(snapshot, &filter, err) < 0 ||
 	    tree_scan(workspace->fd, filter, snapshot, &live, err) < 0 ||
 	    drop_left_out(snapshot, live, err) < 0 ||
-	    read_candidates(workspace, snapshot, live, err) < 0)
+	    tree_compare(workspace->fd, snapshot, live, err) < 0)
 		return moat_wrap(err, "look at %s", workspace->path);
 	*ret = STEAL(live);
 	return 0;

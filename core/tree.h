@@ -32,6 +32,13 @@ int tree_open_status(int rootfd, const struct moat_entry *entry, struct stat *re
 		     struct moat_error *err);
 /* Fills in hash, xattrs (from `arena`) and the present size and times of a file, by reading it. */
 int tree_read(int rootfd, struct moat_entry *entry, struct arena *arena, struct moat_error *err);
+/* Reads those files of a walk that are not MOAT_SAME as in `previous', though as long as there, by
+ * several threads: hash and xattrs are filled in as tree_read() does, and one with the same content
+ * becomes MOAT_SAME and takes its locator from there, whatever its mode and times are.  What cannot
+ * be read, or is gone, stays as it is.  previous: the one that the walk had; NULL: nothing to do.
+ */
+int tree_compare(int rootfd, const struct manifest *previous, struct manifest *manifest,
+		 struct moat_error *err);
 /* Extended attributes of an open object as moat_entry.xattrs has them, sorted by name: user.*,
  * system.posix_acl_*, and, for root, trusted.* other than trusted.overlay.*; security.* stays the
  * system's. */

@@ -5,6 +5,7 @@
  *   tree_walk.c   directories, by several threads
  *   tree_objects.c   what is in one of them
  *   tree_match.c  what the previous manifest knows of an object
+ *   tree_compare.c   what has the same content all the same
  *   tree_read.c, tree_xattr.c   contents and extended attributes
  */
 #ifndef MOAT_CORE_TREE_INTERNAL_H
@@ -119,6 +120,9 @@ walker_skip_unreadable(struct walker *walker, const char *path, int why, struct 
 /* A copy that stays; NULL: no memory. */
 const struct moat_entry *
 walker_keep_entry(struct walker *walker, const struct moat_entry *entry, struct moat_error *err);
+/* How many threads are worth having: one for each cpu that this process may use. */
+unsigned tree_threads(void);
+#define TREE_THREADS_MAX 8
 #define DENTS_SIZE ((size_t) 64 * 1024) /* of walker->dents */
 /* On another mount, or another filesystem, than the root. */
 bool walk_is_elsewhere(const struct scan *scan, const struct statx *status);

@@ -16,7 +16,6 @@
 #include "core/tree_internal.h"
 
 #define OPEN_MAX 64
-#define THREADS_MAX 8
 /* So many directories waiting are worth another thread. */
 #define WAITING_MIN 8
 
@@ -263,15 +262,15 @@ walk_folder(struct walker *walker, struct folder *folder, struct moat_error *err
 
 static void *walker_main(void *argument);
 
-static unsigned
-threads_wanted(void)
+unsigned
+tree_threads(void)
 {
 	cpu_set_t set;
 	int n = 1;
 
 	if (sched_getaffinity(0, sizeof set, &set) == 0)
 		n = CPU_COUNT(&set);
-	return n > THREADS_MAX ? THREADS_MAX : (unsigned) n;
+	return n > TREE_THREADS_MAX ? TREE_THREADS_MAX : (unsigned) n;
 }
 
 static struct walker *
@@ -384,7 +383,7 @@ scan_walk(struct scan *scan, struct moat_error *err)
 	if (first == NULL)
 		return moat_fail_memory(err);
 	scan->walkers = first;
-	scan->threads = threads_wanted();
+	scan->threads = tree_threads();
 	scan->stack = calloc(64, sizeof(*scan->stack));
 	if (scan->stack == NULL)
 		return moat_fail_memory(err);

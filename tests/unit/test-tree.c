@@ -645,6 +645,122 @@ test_read(void **state)
 		     "empty");
 }
 
+/* Enough of it for several threads. */
+static void
+write_large(int dirfd, const char *name, char byte)
+{
+	const size_t size = (size_t) 1 << 20;
+	char *text = malloc(size);
+	int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+
+	assert_true(fd >= 0 && text != NULL);
+	memset(text, byte, size);
+	assert_int_equal(write(fd, text, size), (ssize_t) size);
+	(void) close(fd);
+	free(text);
+}
+
+static struct manifest *
+scan_and_read(const struct scratch *scratch)
+{
+	struct manifest *manifest = scan(scratch, NULL);
+	struct moat_error err = MOAT_ERROR_INIT;
+
+	for (size_t i = 0; i < manifest->count; i++) {
+		struct moat_entry *entry = (struct moat_entry *) manifest->entries[i];
+
+		if (entry->type != MOAT_FILE || entry->leader != MOAT_NO_LEADER)
+			continue;
+		assert_ok(tree_read(scratch->fd, entry, &manifest->arena, &err), &err);
+		entry->locator[0] = i + 1;
+		entry->flags |= MOAT_HAS_LOCATOR;
+	}
+	return manifest;
+}
+
+static void
+assert_found_same(const struct manifest *before, const struct manifest *after, const char *path,
+		  bool same)
+{
+	const struct moat_entry *entry = entry_of(after, path);
+
+	assert_int_equal(entry->status, same ? MOAT_SAME : MOAT_MODIFIED);
+	assert_true((entry->flags & MOAT_HAS_HASH) != 0);
+	assert_int_equal(memcmp(entry->hash, entry_of(before, path)->hash, MOAT_HASH_SIZE) == 0,
+			 same);
+	assert_int_equal((entry->flags & MOAT_HAS_LOCATOR) != 0, same);
+	if (same)
+		assert_int_equal(entry->locator[0], entry_of(before, path)->locator[0]);
+}
+
+/* The same content under other times, modes and inodes is the same; nothing else is. */
+static void
+test_compare(void **state)
+{
+	const struct scratch *scratch = *state;
+	AUTO_MANIFEST struct manifest *before = NULL;
+	AUTO_MANIFEST struct manifest *after = NULL;
+	struct moat_error err = MOAT_ERROR_INIT;
+	char name[32];
+
+	for (int i = 0; i < 12; i++) {
+		(void) snprintf(name, sizeof name, "large%02d", i);
+		write_large(scratch->fd, name, 'a');
+	}
+	put(scratch->fd, "small", "text");
+	put(scratch->fd, "grown", "text");
+	put(scratch->fd, "gone", "text");
+	put(scratch->fd, "torn", "text");
+	put(scratch->fd, "unhashed", "text");
+	assert_int_equal(linkat(scratch->fd, "large00", scratch->fd, "link", 0), 0);
+	before = scan_and_read(scratch);
+	entry_of(before, "unhashed")->flags = 0;
+	assert_ok(manifest_add_skip(before, "torn", SKIP_TORN, "", &err), &err);
+
+	for (int i = 0; i < 12; i++) {
+		(void) snprintf(name, sizeof name, "large%02d", i);
+		if (i == 3) /* another inode */
+			assert_int_equal(unlinkat(scratch->fd, name, 0), 0);
+		write_large(scratch->fd, name, i == 7 ? 'b' : 'a');
+		set_mtime(scratch->fd, name, 1000000000 + i);
+	}
+	assert_int_equal(fchmodat(scratch->fd, "small", 0600, 0), 0);
+	put(scratch->fd, "grown", "text!");
+	after = scan(scratch, before);
+	assert_int_equal(unlinkat(scratch->fd, "gone", 0), 0);
+	assert_ok(tree_compare(scratch->fd, before, after, &err), &err);
+
+	for (int i = 0; i < 12; i++) {
+		(void) snprintf(name, sizeof name, "large%02d", i);
+		assert_found_same(before, after, name, i != 7);
+		assert_int_equal(entry_of(after, name)->mtime_sec, 1000000000 + i);
+	}
+	assert_found_same(before, after, "small", true);
+	assert_int_equal(entry_of(after, "small")->mode, 0600);
+	assert_int_equal(entry_of(after, "grown")->status, MOAT_MODIFIED);
+	assert_int_equal(entry_of(after, "grown")->flags, 0);
+	assert_int_equal(entry_of(after, "gone")->status, MOAT_MODIFIED);
+	assert_int_equal(entry_of(after, "torn")->status, MOAT_MODIFIED);
+	assert_int_equal(entry_of(after, "unhashed")->status, MOAT_MODIFIED);
+	assert_ok(tree_compare(scratch->fd, NULL, after, &err), &err);
+}
+
+/* One that cannot be read by other reasons than its own is a failure, whoever meets it. */
+static void
+test_compare_failing(void **state)
+{
+	const struct scratch *scratch = *state;
+	AUTO_MANIFEST struct manifest *before = NULL;
+	AUTO_MANIFEST struct manifest *after = NULL;
+	struct moat_error err = MOAT_ERROR_INIT;
+
+	put(scratch->fd, "small", "text");
+	before = scan_and_read(scratch);
+	put(scratch->fd, "small", "TEXT");
+	after = scan(scratch, before);
+	assert_fails(tree_compare(-1, before, after, &err), &err, MOAT_FAILED, "small");
+}
+
 static int touched_fd = -1;
 
 /* Gives the file another time.  As a signal it comes in the midst of reading, on any machine. */
@@ -779,11 +895,14 @@ int
 main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		TEST(test_types),  TEST(test_left_out),       TEST(test_previous),
-		TEST(test_racy),   TEST(test_hard_links),     TEST(test_unreadable),
-		TEST(test_mounts), TEST(test_deep),           TEST(test_race),
-		TEST(test_open),   TEST(test_read),           TEST(test_read_torn),
-		TEST(test_xattrs), TEST(test_xattrs_refused),
+		TEST(test_types),      TEST(test_left_out),
+		TEST(test_previous),   TEST(test_racy),
+		TEST(test_hard_links), TEST(test_unreadable),
+		TEST(test_mounts),     TEST(test_deep),
+		TEST(test_race),       TEST(test_open),
+		TEST(test_read),       TEST(test_read_torn),
+		TEST(test_xattrs),     TEST(test_xattrs_refused),
+		TEST(test_compare),    TEST(test_compare_failing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL) != 0;
