@@ -90,6 +90,13 @@ links() (
 		awk '$1 != last { printf "\n"; last = $1 } { $1 = ""; printf "%s", $0 }' | sort
 )
 
+# The clock of the filesystem must have moved on, so that what is there now counts as old.
+settle() {
+	touch "$scratch/before"
+	limit=$(($(date +%s%N) + 50000000))
+	while [ "$(date +%s%N)" -lt $limit ]; do touch "$scratch/after"; done
+}
+
 # must_have COMMAND...: skips the test when the command fails; where CI must run it that is a failure.
 must_have() {
 	"$@" >/dev/null 2>&1 && return
