@@ -14,6 +14,7 @@
 #include "common/tar.h"
 #include "core/interrupt.h"
 #include "core/log.h"
+#include "core/progress.h"
 #include "core/scratch.h"
 #include "core/snap_internal.h"
 
@@ -39,6 +40,7 @@ struct exporting {
 	struct part *parts;
 	size_t count;
 	char *piece;
+	uint64_t done_bytes, done_items;
 };
 
 static void
@@ -199,6 +201,15 @@ put(struct exporting *e, const struct buf *data, struct moat_error *err)
 	return compress_write(e->out, data->data, data->size, err);
 }
 
+/* Holes are passed over at once. */
+static void
+report(struct exporting *e, uint64_t bytes, uint64_t items)
+{
+	e->done_bytes += bytes;
+	e->done_items += items;
+	progress_report(e->done_bytes, e->snap->bytes, e->done_items, e->manifest->count);
+}
+
 static int
 put_extent(struct exporting *e, int fd, const struct extent *extent, const char *path,
 	   struct moat_error *err)
@@ -221,6 +232,7 @@ put_extent(struct exporting *e, int fd, const struct extent *extent, const char 
 			return -1;
 		at += n;
 		left -= (uint64_t) n;
+		report(e, (uint64_t) n, 0);
 	}
 	return 0;
 }
@@ -261,6 +273,7 @@ put_file(struct exporting *e, const struct moat_entry *entry, const char *name,
 			return -1;
 	if (unlinkat(e->scratch.fd, name, 0) < 0)
 		return moat_fail_errno(err, "remove the copy of `%s'", entry->path);
+	report(e, entry->size - data, 0);
 	return put_padding(e, member->size, err);
 }
 
@@ -312,6 +325,7 @@ put_all(struct exporting *e, struct moat_error *err)
 				return moat_fail(err, MOAT_CANCELLED, "interrupted");
 			if (put_member(e, first, &part, err) < 0)
 				return -1;
+			report(e, 0, 1);
 		}
 	}
 	if (compress_write(e->out, end, sizeof end, err) < 0)
@@ -365,8 +379,11 @@ write_archive(struct exporting *e, enum compress_format format, struct export_fi
 	    snap_open_backend_named(e->app, e->workspace, e->snap->backend, e->snap->id, &store_fd,
 				    &e->backend, err) < 0)
 		return -1;
+	progress_begin("exporting %s", e->snap->id);
+	progress_mute_plugins();
 	if (prepare(e, err) == 0 && compress_open(format, &sink, &e->out, err) == 0)
 		result = put_all(e, err);
+	progress_end();
 	/* Before what it works on is closed. */
 	backend_close(e->backend);
 	e->backend = NULL;

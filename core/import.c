@@ -16,6 +16,7 @@
 #include "core/import_internal.h"
 #include "core/interrupt.h"
 #include "core/log.h"
+#include "core/progress.h"
 #include "core/scratch.h"
 #include "core/tree.h"
 
@@ -26,6 +27,7 @@
 struct importing {
 	struct app *app;
 	const struct import_options *options;
+	const char *name; /* of the archive, for messages */
 	struct config *config;
 	struct workspace *workspace; /* without state at first */
 	struct tar_limits limits;
@@ -99,12 +101,28 @@ open_all(struct importing *importing, struct moat_error *err)
  */
 
 static int
+open_input(struct importing *importing, struct moat_error *err)
+{
+	int result;
+
+	progress_begin("reading %s", importing->name);
+	result = import_input_open(importing->app->home, importing->options->file,
+				   import_stream_max(&importing->limits), &importing->input, err);
+	progress_end();
+	return result;
+}
+
+static int
 validate(struct importing *importing, struct moat_error *err)
 {
 	CLEANUP(import_plan_close) struct import_plan plan = {0};
+	int result;
 
-	if (import_pass(&importing->input, &importing->limits, -1, &plan, importing->digest, err) <
-	    0)
+	progress_begin("checking %s", importing->name);
+	result = import_pass(&importing->input, &importing->limits, -1, &plan, importing->digest,
+			     err);
+	progress_end();
+	if (result < 0)
 		return -1;
 	importing->space = plan.space;
 	importing->files = plan.count;
@@ -145,8 +163,12 @@ unpack(struct importing *importing, const struct scratch *scratch, struct import
        struct moat_error *err)
 {
 	uint8_t digest[SHA256_DIGEST_SIZE];
+	int result;
 
-	if (import_pass(&importing->input, &importing->limits, scratch->fd, plan, digest, err) < 0)
+	progress_begin("unpacking %s", importing->name);
+	result = import_pass(&importing->input, &importing->limits, scratch->fd, plan, digest, err);
+	progress_end();
+	if (result < 0)
 		return -1;
 	if (memcmp(digest, importing->digest, sizeof digest) != 0)
 		return moat_fail(err, MOAT_CHANGED, "it changed while it was read; try again");
@@ -256,19 +278,20 @@ import_archive(struct app *app, const struct import_options *options, struct sna
 	       struct import_dropped *dropped, struct moat_error *err)
 {
 	CLEANUP(importing_free)
-	struct importing importing = {.app = app, .options = options, .input = IMPORT_INPUT_INIT};
-	const char *name = strcmp(options->file, "-") == 0 ? "standard input" : options->file;
+	struct importing importing = {.app = app,
+				      .options = options,
+				      .name = strcmp(options->file, "-") == 0 ? "standard input"
+									      : options->file,
+				      .input = IMPORT_INPUT_INIT};
 	sigset_t saved;
 	int result;
 
 	if (open_all(&importing, err) < 0 || find_limits(&importing, err) < 0)
 		return -1;
-	if (import_input_open(app->home, options->file, import_stream_max(&importing.limits),
-			      &importing.input, err) < 0 ||
-	    validate(&importing, err) < 0)
-		return moat_wrap(err, "import of `%.300s'", name);
+	if (open_input(&importing, err) < 0 || validate(&importing, err) < 0)
+		return moat_wrap(err, "import of `%.300s'", importing.name);
 	interrupt_hold(&saved);
 	result = take(&importing, ret, dropped, err);
 	interrupt_release(&saved);
-	return result < 0 ? moat_wrap(err, "import of `%.300s'", name) : 0;
+	return result < 0 ? moat_wrap(err, "import of `%.300s'", importing.name) : 0;
 }

@@ -10,6 +10,7 @@
 #include "common/fs.h"
 #include "common/text.h"
 #include "core/import_internal.h"
+#include "core/progress.h"
 
 /* A file in moat's home that vanishes with its descriptor. */
 static int
@@ -57,6 +58,7 @@ copy(int from, int to, uint64_t max_bytes, struct moat_error *err)
 					 "max_entries allow",
 					 (unsigned long long) max_bytes);
 		size += (uint64_t) n;
+		progress_report(size, 0, 0, 0);
 		if (fs_write_all(to, piece, (size_t) n, "a copy in moat's home", err) < 0)
 			return -1;
 	}
@@ -84,6 +86,7 @@ import_input_open(const struct home *home, const char *file, uint64_t max_bytes,
 	if (S_ISREG(st.st_mode)) {
 		if (is_stdin && (ret->start = lseek(from, 0, SEEK_CUR)) < 0)
 			return moat_fail_errno(err, "seek");
+		ret->end = st.st_size;
 		ret->owned = !is_stdin;
 		ret->fd = is_stdin ? from : steal_fd(&fd);
 		return 0;
@@ -92,7 +95,12 @@ import_input_open(const struct home *home, const char *file, uint64_t max_bytes,
 	if (ret->fd < 0)
 		return -1;
 	ret->owned = true;
-	return copy(from, ret->fd, max_bytes, err);
+	if (copy(from, ret->fd, max_bytes, err) < 0)
+		return -1;
+	if (fstat(ret->fd, &st) < 0)
+		return moat_fail_errno(err, "stat the copy in moat's home");
+	ret->end = st.st_size;
+	return 0;
 }
 
 void
@@ -116,6 +124,9 @@ input_read(void *context, void *data, size_t size, struct moat_error *err)
 		return moat_fail_errno(err, "read");
 	sha256_update(&input->sha, (size_t) n, data);
 	input->at += n;
+	progress_report((uint64_t) (input->at - input->start),
+			input->end > input->start ? (uint64_t) (input->end - input->start) : 0, 0,
+			0);
 	return n;
 }
 

@@ -17,7 +17,7 @@
 struct import_input {
 	int fd;
 	bool owned; /* not stdin */
-	int64_t start, at;
+	int64_t start, at, end; /* end: as long as it was when it was opened */
 	struct sha256_ctx sha;
 };
 #define IMPORT_INPUT_INIT                                                                          \

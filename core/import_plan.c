@@ -403,7 +403,8 @@ import_plan_open(struct import_plan *plan, const struct tar_limits *limits, stru
 int
 import_plan_finish(struct import_plan *plan, struct moat_error *err)
 {
-	/* A file of zeros looks like an archive of nothing, and restoring it would empty a workspace. */
+	/* A file of zeros looks like an archive of nothing, and restoring it would empty a
+	 * workspace. */
 	if (plan->entries == 0)
 		return moat_fail(err, MOAT_CORRUPT, "at byte 0: the archive has no members");
 	for (size_t i = 0; i < plan->manifest->count; i++) {

@@ -437,6 +437,12 @@ progress_end(void)
 	pthread_mutex_unlock(&lock);
 }
 
+void
+progress_mute_plugins(void)
+{
+	host_set_progress(NULL);
+}
+
 /* Outside of operations nothing is locked: a child of fork(2) must be able to write its message. */
 bool
 progress_pause(void)

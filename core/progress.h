@@ -19,6 +19,9 @@
 void progress_begin(const char *format, ...) MOAT_PRINTF(1, 2);
 /* The line is cleared. */
 void progress_end(void);
+/* What plugins report until the end is a part of the operation, of which they do not know: it is
+ * not shown.  After progress_begin(). */
+void progress_mute_plugins(void);
 /* What the core itself does; plugins report through moat_host.progress, which comes here.  A total
  * of 0 is not known.  [any thread], as often as wanted: without a lock, but for ten times a second.
  */

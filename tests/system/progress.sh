@@ -61,6 +61,27 @@ check "a restore has one" drawn '^restoring .*restored  [0-9]*%'
 check "it is cleared before its last words" cleared restoring
 check "which are whole" drawn '^<clear>restored .* put back'
 
+rm -rf "$scratch/narrow" "$scratch/restored"
+on_terminal 150 "'$MOAT' snapshot export $snap '$scratch/all.tar.gz'"
+check "an export has one" drawn "^exporting $snap  [0-9]*%  .* of .*[MG]iB  .*/s"
+check "it is cleared at the end" cleared exporting
+rm "$scratch/all.tar.gz"
+
+# An archive that takes long to unpack, and little room.
+size=512
+while :; do
+	truncate -s "${size}M" "$scratch/zeros" && tar -C "$scratch" -czf "$scratch/zeros.tar.gz" zeros && rm "$scratch/zeros"
+	on_terminal 150 "'$MOAT' snapshot import '$scratch/zeros.tar.gz'"
+	[ "$status" -eq 0 ] && ! drawn '^checking' && [ "$size" -lt 8192 ] || break
+	size=$((size * 2))
+done
+check "an import has one for each part: checking" drawn '^checking .*zeros.tar.gz  [0-9]*%'
+check "and unpacking" drawn '^unpacking .*zeros.tar.gz  [0-9]*%'
+check "it is cleared at the end" cleared unpacking
+on_terminal 150 "gzip -dc '$scratch/zeros.tar.gz' | '$MOAT' snapshot import -"
+check "and for what comes through a pipe, of which nobody knows the length" drawn '^reading standard input  [0-9.]* [MG]iB  .*/s'
+rm "$scratch/zeros.tar.gz"
+
 # Quiet: asked for, a terminal that cannot, a pipe, something short.
 rm -rf "$MOAT_HOME"
 on_terminal 90 "'$MOAT' -q snapshot create"
