@@ -30,4 +30,9 @@ command_fn cmd_trace;
 command_fn cmd_undo;
 command_fn cmd_version;
 
+struct snap_list;
+
+/* What several of them do. */
+int cmd_print_snaps(const struct snap_list *list, struct moat_error *err); /* --json: an array */
+
 #endif

@@ -30,14 +30,18 @@ struct workspace {
 	char *path;    /* absolute, links resolved */
 	char hash[17]; /* names its directory below workspaces/ */
 	int fd;        /* the workspace's root */
-	int state_fd;  /* workspaces/HASH, made when missing (workspace_open) */
+	int state_fd;  /* workspaces/HASH; -1: none, see workspace_look() */
 	uint64_t dev, ino;
 };
 
 /* Resolves and checks `path` (NULL: the current directory): it must be a directory, and neither /,
  * nor a home directory or above one, nor inside moat's home or above it; each is MOAT_USAGE with
- * what to do instead. */
+ * what to do instead.  Its state is made when it is missing. */
 int workspace_open(const struct home *home, const char *path, struct workspace **ret,
+		   struct moat_error *err);
+/* The same for who only looks: of a workspace that is not known nothing is made, and state_fd is
+ * -1. */
+int workspace_look(const struct home *home, const char *path, struct workspace **ret,
 		   struct moat_error *err);
 /* The checks of workspace_open() alone, for a path that is resolved. */
 int workspace_check_place(const struct home *home, const char *path, struct moat_error *err);

@@ -446,7 +446,7 @@ restore_undo(struct app *app, const char *transaction, const struct restore_opti
 	if (transaction != NULL) {
 		if (undo_find(app->home, transaction, &record, err) < 0)
 			return -1;
-	} else if (workspace_open(app->home, NULL, &workspace, err) < 0 ||
+	} else if (workspace_look(app->home, NULL, &workspace, err) < 0 ||
 		   undo_last(workspace, &record, err) < 0) {
 		return -1;
 	}

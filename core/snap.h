@@ -115,8 +115,9 @@ int snap_clear_leftovers(struct app *app, const struct workspace *workspace,
  * lock must be held.  ret_rebuilt: increased. */
 int snap_rebuild(struct app *app, const struct workspace *workspace, uint64_t *ret_rebuilt,
 		 struct moat_error *err);
-/* Does so for every workspace whose list of snapshots is gone as a whole. */
-int snap_rebuild_lost(struct app *app, struct moat_error *err);
+/* app_home(), and does so for every workspace whose list of snapshots is gone as a whole, before
+ * anybody looks into it. */
+int snap_open_home(struct app *app, struct moat_error *err);
 /* Clears and rebuilds in every workspace that nobody works in just now.  What could not be done is
  * warned of and counted. */
 int snap_recover(struct app *app, struct snap_recovery *ret, struct moat_error *err);

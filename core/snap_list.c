@@ -96,16 +96,20 @@ list_directory(int all_fd, const char *hash, bool strict, snap_unreadable_fn *un
 	return next < 0 ? moat_wrap(err, "the snapshots") : 0;
 }
 
-int
-snap_list_strict(const struct workspace *workspace, bool strict, struct snap_list *ret,
-		 struct moat_error *err)
+/* A workspace that nobody knows has none. */
+static int
+list_workspace(const struct workspace *workspace, bool strict, snap_unreadable_fn *unreadable,
+	       void *context, struct snap_list *ret, struct moat_error *err)
 {
-	AUTO_CLOSE int all_fd = snap_directory(workspace, err);
+	AUTO_CLOSE int all_fd = -1;
 	AUTO_SNAP_LIST struct snap_list list = {0};
 
-	if (all_fd < 0 ||
-	    list_directory(all_fd, workspace->hash, strict, NULL, NULL, &list, err) < 0)
-		return -1;
+	if (workspace->state_fd >= 0) {
+		all_fd = snap_directory(workspace, err);
+		if (all_fd < 0 || list_directory(all_fd, workspace->hash, strict, unreadable,
+						 context, &list, err) < 0)
+			return -1;
+	}
 	snap_list_sort(&list);
 	*ret = list;
 	list = (struct snap_list){0};
@@ -113,19 +117,17 @@ snap_list_strict(const struct workspace *workspace, bool strict, struct snap_lis
 }
 
 int
+snap_list_strict(const struct workspace *workspace, bool strict, struct snap_list *ret,
+		 struct moat_error *err)
+{
+	return list_workspace(workspace, strict, NULL, NULL, ret, err);
+}
+
+int
 snap_list_with(const struct workspace *workspace, struct snap_list *ret,
 	       snap_unreadable_fn *unreadable, void *context, struct moat_error *err)
 {
-	AUTO_CLOSE int all_fd = snap_directory(workspace, err);
-	AUTO_SNAP_LIST struct snap_list list = {0};
-
-	if (all_fd < 0 ||
-	    list_directory(all_fd, workspace->hash, false, unreadable, context, &list, err) < 0)
-		return -1;
-	snap_list_sort(&list);
-	*ret = list;
-	list = (struct snap_list){0};
-	return 0;
+	return list_workspace(workspace, false, unreadable, context, ret, err);
 }
 
 int

@@ -346,8 +346,8 @@ snap_recover(struct app *app, struct snap_recovery *ret, struct moat_error *err)
 	return 0;
 }
 
-int
-snap_rebuild_lost(struct app *app, struct moat_error *err)
+static int
+rebuild_lost(struct app *app, struct moat_error *err)
 {
 	AUTO_CLOSEDIR DIR *stream = fs_open_stream(app->home->workspaces_fd, "", err);
 	uint64_t rebuilt = 0;
@@ -368,4 +368,10 @@ snap_rebuild_lost(struct app *app, struct moat_error *err)
 	if (next < 0)
 		return -1;
 	return any && each_workspace(app, rebuild_if_lost, &rebuilt, err) < 0 ? -1 : 0;
+}
+
+int
+snap_open_home(struct app *app, struct moat_error *err)
+{
+	return app_home(app, err) < 0 ? -1 : rebuild_lost(app, err);
 }

@@ -153,6 +153,8 @@ undo_last(const struct workspace *workspace, struct undo_record *ret, struct moa
 	AUTO_RECORDS struct records records = {0};
 	struct moat_error local = MOAT_ERROR_INIT;
 
+	if (workspace->state_fd < 0)
+		return none(workspace->path, err);
 	undo_fd = fs_open_directory(workspace->state_fd, "undo", false, &local);
 	if (undo_fd < 0)
 		return local.code == MOAT_NOT_FOUND

@@ -23,6 +23,13 @@ take() {
 field() { # SNAP FIELD
 	"$MOAT" snapshot list --json | jq -r --arg id "$1" ".[] | select(.id == \$id) | .$2"
 }
+for command in 'snapshot list' 'snapshot list --json' 'snapshot verify' 'snapshot prune --keep 1' 'snapshot prune --keep 1 --dry-run'; do
+	# shellcheck disable=SC2086 # words
+	expect 0 "$command where there is nothing" $command
+done
+expect 1 'undo where there is nothing' undo
+check 'nothing is made for who only looks' test -z "$(ls -A "$MOAT_HOME/workspaces")"
+
 settle
 one=$(take --label first)
 check 'the first is whole' test "$(field "$one" parent)" = null
