@@ -23,23 +23,25 @@ static int
 find_previous(struct app *app, const struct workspace *workspace, const char *backend,
 	      struct snap **ret_snap, struct manifest **ret_manifest, struct moat_error *err)
 {
-	AUTO_SNAP_LIST struct snap_list list = {0};
+	AUTO_SNAP_RECENT struct snap_recent recent = SNAP_RECENT_INIT;
+	const struct snap *snap;
+	int next;
 
-	if (snap_list(workspace, &list, err) < 0)
+	if (snap_recent_open(&recent, workspace, err) < 0)
 		return -1;
-	for (size_t i = 0; i < list.count; i++) {
+	while ((next = snap_recent_next(&recent, &snap, err)) > 0) {
 		struct moat_error local = MOAT_ERROR_INIT;
 
-		if (strcmp(list.items[i]->backend, backend) != 0)
+		if (strcmp(snap->backend, backend) != 0)
 			continue;
-		if (snap_manifest(app->home, list.items[i], ret_manifest, &local) < 0) {
+		if (snap_manifest(app->home, snap, ret_manifest, &local) < 0) {
 			log_warning("%s; the new snapshot does not build on it", local.message);
 			continue;
 		}
-		*ret_snap = STEAL(list.items[i]);
-		return 0;
+		*ret_snap = snap_copy(snap);
+		return *ret_snap == NULL ? moat_fail_memory(err) : 0;
 	}
-	return 0;
+	return next;
 }
 
 static int
@@ -365,17 +367,20 @@ static int
 find_same(struct app *app, const struct workspace *workspace, const struct snap *snap,
 	  const struct manifest *live, struct snap **ret, struct moat_error *err)
 {
-	AUTO_SNAP_LIST struct snap_list list = {0};
+	AUTO_SNAP_RECENT struct snap_recent recent = SNAP_RECENT_INIT;
 	AUTO_MANIFEST struct manifest *taken = NULL;
+	const struct snap *newest;
+	int next;
 
-	if (snap_list(workspace, &list, err) < 0)
+	if (snap_recent_open(&recent, workspace, err) < 0)
 		return -1;
+	next = snap_recent_next(&recent, &newest, err);
 	/* One that cannot be read is none. */
-	if (list.count == 0 || strcmp(list.items[0]->id, snap->id) == 0 ||
-	    snap_manifest(app->home, list.items[0], &taken, NULL) < 0 || !holds_now(live, taken))
-		return 0;
-	*ret = STEAL(list.items[0]);
-	return 0;
+	if (next <= 0 || strcmp(newest->id, snap->id) == 0 ||
+	    snap_manifest(app->home, newest, &taken, NULL) < 0 || !holds_now(live, taken))
+		return next < 0 ? -1 : 0;
+	*ret = snap_copy(newest);
+	return *ret == NULL ? moat_fail_memory(err) : 0;
 }
 
 /* What `desired' could not look into is not in the live tree as it is seen through its eyes, and

@@ -25,6 +25,7 @@
 #define MOAT_CORE_SNAP_INTERNAL_H
 
 #include <pthread.h>
+#include <time.h>
 
 #include "core/locator_set.h"
 #include "core/snap.h"
@@ -77,6 +78,29 @@ int snap_list_strict(const struct workspace *workspace, bool strict, struct snap
 		     struct moat_error *err);
 int snap_list_append(struct snap_list *list, struct snap *snap, struct moat_error *err);
 void snap_list_sort(struct snap_list *list);
+/* Records one after the other, the newest first; those that nobody asks for are not read. */
+struct snap_dated {
+	char id[SNAP_NAME_MAX];
+	struct timespec mtime;
+};
+struct snap_recent {
+	int all_fd;
+	const char *hash;
+	struct snap_dated *items;
+	size_t count, allocated, at;
+	struct snap_list batch; /* read already */
+	size_t given;           /* of those */
+};
+#define SNAP_RECENT_INIT                                                                           \
+	{                                                                                          \
+		.all_fd = -1                                                                       \
+	}
+int snap_recent_open(struct snap_recent *recent, const struct workspace *workspace,
+		     struct moat_error *err);
+void snap_recent_close(struct snap_recent *recent);
+#define AUTO_SNAP_RECENT CLEANUP(snap_recent_close)
+/* 1 with the next one, which is borrowed until the call after; 0: there are no more. */
+int snap_recent_next(struct snap_recent *recent, const struct snap **ret, struct moat_error *err);
 /* True when the manifest of one of them is written against that of `id'. */
 bool snap_is_base(const struct snap_list *list, const char *id);
 

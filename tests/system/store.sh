@@ -117,6 +117,9 @@ check 'nothing is left' test -z "$(find "$MOAT_HOME"/workspaces/*/store "$(recor
 
 # -- other times, modes and inodes, and the same content
 rm moat.yaml
+for n in 1 2 3 4 5; do last=$(take); done
+touch -d '2020-02-02 02:02:02' "$(records)"/snap_*
+check 'directories of one time: the records tell which is the newest' test "$(field "$(take)" parent)" = "$last"
 head -c 3000000 /dev/urandom >d9/large && ln d9/large d8/link && settle
 large=$(take)
 size=$(field "$large" stored_bytes)
