@@ -208,7 +208,8 @@ get_skips(struct reader *reader)
 	for (; manifest->skip_count < count && reader->wrong == NULL; manifest->skip_count++) {
 		struct manifest_skip *skip = &manifest->skips[manifest->skip_count];
 
-		skip->reason = (int) get_limited(reader, SKIP_RESERVED, "a skip's reason is unknown");
+		skip->reason =
+			(int) get_limited(reader, SKIP_RESERVED, "a skip's reason is unknown");
 		skip->path = get_string(reader, &size);
 		skip->detail = get_string(reader, &size);
 		if (!is_relative_path(skip->path) || skip->reason == 0)
@@ -336,8 +337,9 @@ get_entry(struct reader *reader, struct moat_entry *entry, const struct moat_ent
 
 	entry->path = get_path(reader, before == NULL ? NULL : before->path);
 	entry->type = (uint8_t) get_limited(reader, MOAT_SYMLINK, "an entry's type is unknown");
-	entry->flags = (uint16_t) get_limited(reader, MOAT_HAS_HASH | MOAT_HAS_LOCATOR,
-					      "an entry's flags are unknown");
+	entry->flags =
+		(uint16_t) get_limited(reader, MOAT_HAS_HASH | MOAT_HAS_LOCATOR | MOAT_IS_SPARSE,
+				       "an entry's flags are unknown");
 	entry->mode = (uint32_t) get_limited(reader, 07777, "a mode is malformed");
 	entry->uid = (uint32_t) get_limited(reader, UINT32_MAX, "an owner is malformed");
 	entry->gid = (uint32_t) get_limited(reader, UINT32_MAX, "a group is malformed");

@@ -93,6 +93,19 @@ bring_content(void *context, struct moat_extract *extract, struct moat_error *er
 }
 
 static int
+clones_fd(struct app *app, const struct snap *snap)
+{
+	const struct plugin *plugin =
+		app_loader(app, NULL) < 0
+			? NULL
+			: loader_find(app->loader, MOAT_KIND_SNAPSHOT, snap->backend);
+
+	return plugin != NULL && (plugin_capabilities(plugin) & MOAT_SNAPSHOT_CLONES) != 0
+		       ? app->home->workspaces_fd
+		       : -1;
+}
+
+static int
 print_plan(struct app *app, const struct txn *txn, struct moat_error *err)
 {
 	AUTO_JSON json_t *array = app->json ? json_array() : NULL;
@@ -357,7 +370,7 @@ restore_in_place(struct app *app, const struct snap *snap, const struct restore_
 	AUTO_GOING_BACK struct going_back back = {.app = app, .snap = snap, .options = options};
 	AUTO_TXN struct txn *txn = NULL;
 	struct content content = {app, snap};
-	struct txn_source source = {bring_content, &content};
+	struct txn_source source = {bring_content, &content, clones_fd(app, snap)};
 
 	if (open_place(&back, snap->workspace_hash, err) < 0)
 		return -1;
@@ -417,11 +430,12 @@ undo_record(struct app *app, const struct undo_record *record,
 		.app = app, .undoes = record->id, .options = options};
 	AUTO_TXN struct txn *txn = NULL;
 	struct content content = {app, NULL};
-	struct txn_source source = {bring_content, &content};
+	struct txn_source source = {bring_content, &content, -1};
 
 	if (find_safety(app, record, &safety, err) < 0)
 		return -1;
 	back.snap = content.snap = safety;
+	source.clones_fd = clones_fd(app, safety);
 	if (open_place(&back, record->hash, err) < 0)
 		return -1;
 	lock = workspace_lock(back.workspace, err);
@@ -534,7 +548,7 @@ restore_into(struct app *app, const struct snap *snap, const struct restore_opti
 	AUTO_MANIFEST struct manifest *desired = NULL, *live = NULL;
 	AUTO_TXN struct txn *txn = NULL;
 	struct content content = {app, snap};
-	struct txn_source source = {bring_content, &content};
+	struct txn_source source = {bring_content, &content, clones_fd(app, snap)};
 
 	/* The store must stay as it is meanwhile. */
 	if (workspace_open_known(app->home, snap->workspace_hash, &workspace, err) < 0)

@@ -175,6 +175,8 @@ static void
 take_stat(const struct taking *taking, struct moat_entry *entry, const struct stat *st)
 {
 	entry->size = (uint64_t) st->st_size;
+	if ((uint64_t) st->st_blocks * 512 < entry->size)
+		entry->flags |= MOAT_IS_SPARSE;
 	if (taking->source != NULL)
 		return;
 	if (!taking->keep_modes)
@@ -283,7 +285,7 @@ take_content(struct taking *taking, struct moat_entry *entry, size_t index, uint
 
 	entry->size = size;
 	memcpy(entry->locator, locator, sizeof entry->locator);
-	entry->flags = MOAT_HAS_LOCATOR;
+	entry->flags = (uint16_t) ((entry->flags & MOAT_IS_SPARSE) | MOAT_HAS_LOCATOR);
 	if (hash != NULL) {
 		memcpy(entry->hash, hash, MOAT_HASH_SIZE);
 		entry->flags |= MOAT_HAS_HASH;

@@ -17,6 +17,9 @@ struct txn_prelude;
 struct txn_source {
 	int (*materialise)(void *context, struct moat_extract *extract, struct moat_error *err);
 	void *context;
+	/* Where it comes by clones: a directory of the filesystem on which they take no room; -1.
+	 */
+	int clones_fd;
 };
 
 struct txn_counts {

@@ -225,12 +225,33 @@ fill_init(struct fill *fill, struct txn *txn, struct moat_error *err)
 	return 0;
 }
 
+static bool
+comes_by_clones(const struct fill *fill)
+{
+	struct stat from, to;
+
+	return fill->txn->source.clones_fd >= 0 && fstat(fill->txn->source.clones_fd, &from) == 0 &&
+	       fstat(fill->member->stage_fd, &to) == 0 && from.st_dev == to.st_dev;
+}
+
+/* What an entry is sure to take; of a sparse file only the writing will tell. */
+static uint64_t
+blocks_of(const struct moat_entry *entry, uint64_t block, bool clones)
+{
+	if (entry->type == MOAT_DIRECTORY)
+		return 1;
+	if (entry->type != MOAT_FILE || clones || (entry->flags & MOAT_IS_SPARSE) != 0)
+		return 0;
+	return entry->size / block + (entry->size % block > 0);
+}
+
 /* Room for everything, before the first byte is written.  A filesystem that does not say will tell
  * by the write. */
 static int
 check_space(const struct fill *fill, struct moat_error *err)
 {
 	uint64_t blocks = 0, inodes = 0, block;
+	bool clones = comes_by_clones(fill);
 	struct statvfs fs;
 	char need[32], have[32];
 
@@ -243,10 +264,7 @@ check_space(const struct fill *fill, struct moat_error *err)
 		if (!fill->items[i].staged || fill->items[i].content_of >= 0)
 			continue;
 		inodes++;
-		blocks += entry->type == MOAT_DIRECTORY ? 1
-			  : entry->type == MOAT_FILE
-				  ? entry->size / block + (entry->size % block > 0)
-				  : 0;
+		blocks += blocks_of(entry, block, clones);
 	}
 	if (fs.f_files > 0 && fs.f_favail < inodes)
 		return moat_fail(err, MOAT_NO_SPACE,

@@ -280,6 +280,7 @@ enum moat_status {
 
 #define MOAT_HAS_HASH 1u    /* hash[] is known */
 #define MOAT_HAS_LOCATOR 2u /* locator[] is known */
+#define MOAT_IS_SPARSE 4u   /* the file took less room than its size says when it was captured */
 
 #define MOAT_NO_LEADER ((uint64_t) -1)
 
@@ -293,7 +294,7 @@ struct moat_entry {
 	uint32_t xattrs_size;
 	uint8_t type;   /* enum moat_type */
 	uint8_t status; /* enum moat_status; for capture */
-	uint16_t flags; /* MOAT_HAS_* */
+	uint16_t flags; /* MOAT_HAS_*, MOAT_IS_* */
 	uint32_t mode;  /* permission bits, 07777 */
 	uint32_t uid, gid;
 	uint64_t size; /* bytes of a file, length of a link's text, else 0 */

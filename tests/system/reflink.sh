@@ -120,6 +120,19 @@ story() {
 	expect 0 "restore again" snapshot restore "$first"
 	expect 0 "verify all" snapshot verify
 
+	# With less room than the files are long.
+	expect 0 "the same, packed" --backend=archive snapshot create
+	packed=$(cat "$scratch/out")
+	free=$(df --output=avail -B1 "$1" | tail -n 1 | tr -d ' ')
+	head -c $((free - 20000000)) /dev/zero >"$1/filler"
+	rm big && : >sparse
+	expect 1 "a restore from a pack needs room" snapshot restore --no-safety "$packed"
+	check "it says so" said 'free and the restored files need\|No space left'
+	expect 0 "a restore by clones needs none" snapshot restore --no-safety "$first"
+	picture . >"$scratch/after"
+	check "all is there" cmp -s "$scratch/before" "$scratch/after"
+	rm "$1/filler"
+
 	# A run, rolled back.
 	if "$MOAT" --backend=bwrap --backend=netlink run --dry-run -- true >/dev/null 2>&1; then
 		picture . >"$scratch/before"

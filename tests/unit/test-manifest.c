@@ -194,7 +194,7 @@ sample(void)
 	assert_non_null(entry);
 	entry->xattrs = "user.a\0\2\0\0\0xyuser.b\0\0\0\0\0";
 	entry->xattrs_size = 13 + 11;
-	entry->flags = MOAT_HAS_HASH | MOAT_HAS_LOCATOR;
+	entry->flags = MOAT_HAS_HASH | MOAT_HAS_LOCATOR | MOAT_IS_SPARSE;
 	entry->status = MOAT_MODIFIED; /* is not stored */
 	entry->mode = 04755;
 	entry->uid = 1000;
@@ -478,7 +478,7 @@ test_refused_fields(void **state)
 	} while (0)
 	REFUSED(type, 0, "malformed");
 	REFUSED(type, 4, "type");
-	REFUSED(flags, 4, "flags");
+	REFUSED(flags, 8, "flags");
 	REFUSED(mode, 010000, "mode");
 	REFUSED(size, UINT64_MAX, "size");
 	REFUSED(mtime_nsec, 1000000000, "time");

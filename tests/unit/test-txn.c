@@ -371,7 +371,7 @@ look(struct fixture *f, const struct manifest *desired)
 static int
 restore(struct fixture *f, const struct manifest *desired, struct txn_counts *counts)
 {
-	struct txn_source source = {materialise, f};
+	struct txn_source source = {materialise, f, -1};
 	struct manifest *live = look(f, desired);
 	struct txn *txn = NULL;
 	int result = txn_plan(f->home, f->workspace, live, desired, NULL, &source, &txn, &f->err);
@@ -592,7 +592,7 @@ static void
 test_paths(void **state)
 {
 	static const char *const paths[] = {"d/x", NULL}, *const unknown[] = {"nothing", NULL};
-	struct txn_source source = {materialise, *state};
+	struct txn_source source = {materialise, *state, -1};
 	struct fixture *f = *state;
 	struct manifest *desired, *live;
 	struct txn *txn = NULL;
@@ -625,7 +625,7 @@ static uint64_t
 apply_and_undo(struct fixture *f, const struct manifest *desired,
 	       void (*meanwhile)(struct fixture *f))
 {
-	struct txn_source source = {materialise, f};
+	struct txn_source source = {materialise, f, -1};
 	struct manifest *live = look(f, desired);
 	struct txn *txn = NULL;
 	struct journal journal;
@@ -822,7 +822,7 @@ static void
 test_threads(void **state)
 {
 	struct fixture *f = *state;
-	struct txn_source source = {materialise_together, f};
+	struct txn_source source = {materialise_together, f, -1};
 	struct manifest *desired, *live;
 	struct txn *txn = NULL;
 	char path[64], *before;
