@@ -187,7 +187,7 @@ full_path_init(struct full_path *full, const struct filter *filter, const char *
 static char *
 format_up(size_t levels)
 {
-	struct buf up = {0};
+	AUTO_BUF struct buf up = {0};
 
 	while (levels-- > 0)
 		buf_string(&up, up.size > 0 ? "/.." : "..");

@@ -92,7 +92,7 @@ filter_read(int dirfd, const char *name, bool follow, char **ret, size_t *ret_si
 char *
 filter_join(const char *directory, const char *name)
 {
-	struct buf path = {0};
+	AUTO_BUF struct buf path = {0};
 
 	if (*name != '/')
 		buf_format(&path, "%s/", directory);
@@ -100,87 +100,105 @@ filter_join(const char *directory, const char *name)
 	return buf_steal(&path);
 }
 
-/* True when name is a regular file or is not there.  libgit2 would wait for a FIFO for ever. */
-static bool
-is_plain(const char *directory, const char *name)
+/* What a name is: S_IFREG...; 0: it is not there. */
+static int
+kind_of(int dirfd, const char *name)
 {
-	AUTO_FREE char *path = filter_join(directory, name);
 	struct stat st;
 
-	return path != NULL && (stat(path, &st) < 0 || S_ISREG(st.st_mode));
+	return fstatat(dirfd, name, &st, 0) < 0 ? 0 : (int) (st.st_mode & S_IFMT);
+}
+
+/* libgit2 would wait for a FIFO for ever. */
+static bool
+is_plain(int dirfd, const char *name)
+{
+	int kind = kind_of(dirfd, name);
+
+	return kind == 0 || kind == S_IFREG;
+}
+
+/* 1 with a directory that the caller closes; 0: it is not there, or none. */
+static int
+open_directory(const char *path, int *ret, struct moat_error *err)
+{
+	*ret = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (*ret >= 0)
+		return 1;
+	return is_our_failure(errno) ? moat_fail_errno(err, "open `%s'", path) : 0;
 }
 
 /* The text of a small file, without its final newlines; NULL: there is none. */
-static char *
-read_line(const char *directory, const char *name)
+static int
+read_line(int dirfd, const char *name, char **ret, struct moat_error *err)
 {
-	AUTO_FREE char *path = filter_join(directory, name);
-	char *text = NULL;
 	size_t size;
 
-	if (path == NULL || filter_read(AT_FDCWD, path, true, &text, &size, NULL) < 0 ||
-	    text == NULL)
-		return NULL; /* what cannot be read is no repository */
-	while (size > 0 && (text[size - 1] == '\n' || text[size - 1] == '\r'))
-		text[--size] = '\0';
-	return text;
+	if (filter_read(dirfd, name, true, ret, &size, err) < 0)
+		return -1;
+	while (*ret != NULL && size > 0 && ((*ret)[size - 1] == '\n' || (*ret)[size - 1] == '\r'))
+		(*ret)[--size] = '\0';
+	return 0;
 }
 
-static bool
-is_directory(const char *directory, const char *name)
+/* Where the .git of git->directory is, or points to.  1; 0: there is none. */
+static int
+find_git_directory(struct filter_git *git, struct moat_error *err)
 {
-	AUTO_FREE char *path = filter_join(directory, name);
-	struct stat st;
+	AUTO_CLOSE int fd = -1;
+	AUTO_FREE char *link = NULL;
+	int found = open_directory(git->directory, &fd, err), kind;
 
-	return path != NULL && stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
-/* Where the .git of git->directory is, or points to; NULL: there is none. */
-static char *
-find_git_directory(const struct filter_git *git)
-{
-	AUTO_FREE char *dot_git = filter_join(git->directory, ".git"), *link = NULL;
-	struct stat st;
-
-	if (dot_git == NULL || stat(dot_git, &st) < 0)
-		return NULL;
-	if (S_ISDIR(st.st_mode))
-		return STEAL(dot_git);
-	link = S_ISREG(st.st_mode) ? read_line(git->directory, ".git") : NULL;
-	if (link == NULL || strncmp(link, "gitdir: ", 8) != 0)
-		return NULL;
-	return filter_join(git->directory, link + 8);
+	if (found <= 0)
+		return found;
+	kind = kind_of(fd, ".git");
+	if (kind == S_IFREG && read_line(fd, ".git", &link, err) < 0)
+		return -1;
+	if (kind != S_IFDIR && (link == NULL || strncmp(link, "gitdir: ", 8) != 0))
+		return 0;
+	git->git_directory = filter_join(git->directory, link == NULL ? ".git" : link + 8);
+	return git->git_directory == NULL ? moat_fail_memory(err) : 1;
 }
 
 /* Finds a repository that can be opened without waiting for anything: what git and libgit2 ask for
- * is in it.  False: there is none. */
-static bool
-find_repository(struct filter_git *git)
+ * is in it.  1; 0: there is none. */
+static int
+find_repository(struct filter_git *git, struct moat_error *err)
 {
 	static const char *const parts[] = {"HEAD", "config", "commondir", "gitdir", "index"};
-	AUTO_FREE char *common = NULL, *head = NULL;
+	AUTO_CLOSE int fd = -1, common_fd = -1;
+	AUTO_FREE char *common = NULL;
+	int found = find_git_directory(git, err);
 
-	git->git_directory = find_git_directory(git);
-	if (git->git_directory == NULL)
-		return false;
+	if (found > 0)
+		found = open_directory(git->git_directory, &fd, err);
+	if (found <= 0)
+		return found;
 	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
-		if (!is_plain(git->git_directory, parts[i]))
-			return false;
-	common = read_line(git->git_directory, "commondir");
+		if (!is_plain(fd, parts[i]))
+			return 0;
+	if (kind_of(fd, "HEAD") == 0)
+		return 0;
+	if (read_line(fd, "commondir", &common, err) < 0)
+		return -1;
 	git->common_directory = filter_join(git->git_directory, common == NULL ? "" : common);
-	head = filter_join(git->git_directory, "HEAD");
-	return git->common_directory != NULL && is_plain(git->common_directory, "config") &&
-	       head != NULL && access(head, F_OK) == 0 &&
-	       is_directory(git->common_directory, "objects") &&
-	       is_directory(git->common_directory, "refs");
+	if (git->common_directory == NULL)
+		return moat_fail_memory(err);
+	found = open_directory(git->common_directory, &common_fd, err);
+	if (found <= 0)
+		return found;
+	return is_plain(common_fd, "config") && kind_of(common_fd, "objects") == S_IFDIR &&
+	       kind_of(common_fd, "refs") == S_IFDIR;
 }
 
 /* 1 when there is a repository, 0 when there is none. */
 static int
 look_around(struct filter_git *git, struct moat_error *err)
 {
-	if (!find_repository(git))
-		return 0;
+	int found = find_repository(git, err);
+
+	if (found <= 0)
+		return found;
 	git->info_exclude = filter_join(git->common_directory, "info/exclude");
 	if (git->info_exclude == NULL)
 		return moat_fail_memory(err);

@@ -22,7 +22,7 @@
 static char *
 home_wanted(const char *explicit_path, struct moat_error *err)
 {
-	struct buf path = {0};
+	AUTO_BUF struct buf path = {0};
 	const char *base = explicit_path;
 
 	if (base == NULL)

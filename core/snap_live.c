@@ -25,13 +25,12 @@ snap_materialise(struct app *app, const struct snap *snap, struct moat_extract *
 }
 
 /* At or below something that the snapshot saw and left out: it is none of its business, whatever
- * stands there now. */
+ * stands there now.  prefix: room for the path. */
 static bool
-was_left_out(const struct manifest *snapshot, const char *path)
+was_left_out(const struct manifest *snapshot, const char *path, char *prefix)
 {
-	AUTO_FREE char *prefix = strdup(path);
-
-	while (prefix != NULL && prefix[0] != '\0') {
+	memcpy(prefix, path, strlen(path) + 1);
+	while (prefix[0] != '\0') {
 		const struct manifest_skip *skip = manifest_find_skip(snapshot, prefix);
 		char *slash;
 
@@ -42,18 +41,25 @@ was_left_out(const struct manifest *snapshot, const char *path)
 		slash = strrchr(prefix, '/');
 		*(slash == NULL ? prefix : slash) = '\0';
 	}
-	return prefix == NULL; /* no memory: rather too little than too much */
+	return false;
 }
 
 static int
 drop_left_out(const struct manifest *snapshot, struct manifest *live, struct moat_error *err)
 {
-	size_t kept = 0;
+	AUTO_FREE char *prefix = NULL;
+	size_t kept = 0, longest = 0;
 
 	if (snapshot->skip_count == 0)
 		return 0;
 	for (size_t i = 0; i < live->count; i++)
-		if (!was_left_out(snapshot, live->entries[i]->path))
+		if (strlen(live->entries[i]->path) > longest)
+			longest = strlen(live->entries[i]->path);
+	prefix = malloc(longest + 1);
+	if (prefix == NULL)
+		return moat_fail_memory(err);
+	for (size_t i = 0; i < live->count; i++)
+		if (!was_left_out(snapshot, live->entries[i]->path, prefix))
 			live->entries[kept++] = live->entries[i];
 	live->count = kept;
 	return manifest_seal(live, err);
