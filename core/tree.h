@@ -30,7 +30,8 @@ int tree_open(int rootfd, const struct moat_entry *entry, struct moat_error *err
 /* The same, with what fstat(2) says of it. */
 int tree_open_status(int rootfd, const struct moat_entry *entry, struct stat *ret,
 		     struct moat_error *err);
-/* Fills in hash, xattrs (from `arena`) and the present size and times of a file, by reading it. */
+/* Fills in hash, xattrs (from `arena`) and the present size and times of a file, by reading it.
+ * A signal that is held back meanwhile: MOAT_CANCELLED. */
 int tree_read(int rootfd, struct moat_entry *entry, struct arena *arena, struct moat_error *err);
 /* Reads those files of a walk that are not MOAT_SAME as in `previous', though as long as there, by
  * several threads: hash and xattrs are filled in as tree_read() does, and one with the same content

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/fs.h"
+#include "core/interrupt.h"
 #include "core/tree.h"
 
 /* What it means for a file that was there during the walk. */
@@ -63,6 +64,11 @@ hash_file(int fd, char *chunk, size_t chunk_size, uint8_t hash[MOAT_HASH_SIZE], 
 
 	sha256_init(&sha);
 	for (;;) {
+		/* Large files take long. */
+		if (interrupt_pending() != 0) {
+			errno = ECANCELED;
+			return -1;
+		}
 		got = pread(fd, chunk, chunk_size, (off_t) size);
 		if (got < 0 && errno == EINTR)
 			continue;

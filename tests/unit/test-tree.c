@@ -18,6 +18,7 @@
 #include "common/fs.h"
 #include "common/text.h"
 #include "core/filter.h"
+#include "core/interrupt.h"
 #include "core/tree.h"
 
 struct scratch {
@@ -761,6 +762,30 @@ test_compare_failing(void **state)
 	assert_fails(tree_compare(-1, before, after, &err), &err, MOAT_FAILED, "small");
 }
 
+/* Somebody who waits for it to read very much can stop it. */
+static void
+test_compare_interrupted(void **state)
+{
+	const struct scratch *scratch = *state;
+	AUTO_MANIFEST struct manifest *before = NULL;
+	AUTO_MANIFEST struct manifest *after = NULL;
+	struct moat_error err = MOAT_ERROR_INIT;
+	const struct timespec none = {0};
+	sigset_t saved, term;
+
+	put(scratch->fd, "small", "text");
+	before = scan_and_read(scratch);
+	put(scratch->fd, "small", "TEXT");
+	after = scan(scratch, before);
+	interrupt_hold(&saved);
+	assert_int_equal(kill(getpid(), SIGTERM), 0);
+	assert_fails(tree_compare(scratch->fd, before, after, &err), &err, MOAT_CANCELLED, "small");
+	sigemptyset(&term);
+	sigaddset(&term, SIGTERM);
+	assert_int_equal(sigtimedwait(&term, NULL, &none), SIGTERM);
+	interrupt_release(&saved);
+}
+
 static int touched_fd = -1;
 
 /* Gives the file another time.  As a signal it comes in the midst of reading, on any machine. */
@@ -895,14 +920,23 @@ int
 main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		TEST(test_types),      TEST(test_left_out),
-		TEST(test_previous),   TEST(test_racy),
-		TEST(test_hard_links), TEST(test_unreadable),
-		TEST(test_mounts),     TEST(test_deep),
-		TEST(test_race),       TEST(test_open),
-		TEST(test_read),       TEST(test_read_torn),
-		TEST(test_xattrs),     TEST(test_xattrs_refused),
-		TEST(test_compare),    TEST(test_compare_failing),
+		TEST(test_types),
+		TEST(test_left_out),
+		TEST(test_previous),
+		TEST(test_racy),
+		TEST(test_hard_links),
+		TEST(test_unreadable),
+		TEST(test_mounts),
+		TEST(test_deep),
+		TEST(test_race),
+		TEST(test_open),
+		TEST(test_read),
+		TEST(test_read_torn),
+		TEST(test_xattrs),
+		TEST(test_xattrs_refused),
+		TEST(test_compare),
+		TEST(test_compare_failing),
+		TEST(test_compare_interrupted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL) != 0;
