@@ -217,25 +217,6 @@ open_root(struct workspace *workspace, struct moat_error *err)
 	return 0;
 }
 
-/* 0: there is none yet, or one that was not finished. */
-static int
-open_known_state(const struct home *home, struct workspace *workspace, struct moat_error *err)
-{
-	struct moat_error why = MOAT_ERROR_INIT;
-	struct stat st;
-
-	workspace->state_fd = fs_open_directory(home->workspaces_fd, workspace->hash, false, &why);
-	if (workspace->state_fd < 0)
-		return why.code == MOAT_NOT_FOUND
-			       ? 0
-			       : moat_error_set(err, why.code, why.sys_errno, "%s", why.message);
-	if (fstatat(workspace->state_fd, "workspace.json", &st, AT_SYMLINK_NOFOLLOW) == 0)
-		return 1;
-	cleanup_close(&workspace->state_fd);
-	workspace->state_fd = -1;
-	return 0;
-}
-
 /* The first time, notes which path the directory is for. */
 static int
 open_state(const struct home *home, struct workspace *workspace, struct moat_error *err)
@@ -243,12 +224,15 @@ open_state(const struct home *home, struct workspace *workspace, struct moat_err
 	AUTO_JSON json_t *record = NULL;
 	AUTO_CLOSE int gate = -1;
 	struct stat st;
-	int known = open_known_state(home, workspace, err);
 
-	if (known != 0)
-		return known < 0 ? -1 : 0;
+	workspace->state_fd = fs_open_directory(home->workspaces_fd, workspace->hash, false, NULL);
+	if (workspace->state_fd >= 0 &&
+	    fstatat(workspace->state_fd, "workspace.json", &st, AT_SYMLINK_NOFOLLOW) == 0)
+		return 0;
 	/* Recovery removes those that were not finished: the gate keeps it out until this one is.
 	 */
+	cleanup_close(&workspace->state_fd);
+	workspace->state_fd = -1;
 	gate = fs_lock(home->txn_fd, ".lock", true, true, err);
 	if (gate < 0)
 		return -1;
@@ -307,8 +291,12 @@ workspace_look(const struct home *home, const char *path, struct workspace **ret
 	AUTO_WORKSPACE struct workspace *workspace = NULL;
 
 	if (workspace_open_at(path == NULL ? "." : path, &workspace, err) < 0 ||
-	    workspace_check_place(home, workspace->path, err) < 0 ||
-	    open_known_state(home, workspace, err) < 0)
+	    workspace_check_place(home, workspace->path, err) < 0)
+		return -1;
+	/* One that has lost its record gets it again. */
+	if ((faccessat(home->workspaces_fd, workspace->hash, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
+	     errno != ENOENT) &&
+	    open_state(home, workspace, err) < 0)
 		return -1;
 	*ret = STEAL(workspace);
 	return 0;
