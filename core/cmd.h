@@ -7,6 +7,8 @@
 
 typedef int command_fn(struct app *app, const struct args *args, struct moat_error *err);
 
+command_fn cmd_complete;
+command_fn cmd_completion;
 command_fn cmd_help;
 command_fn cmd_list;
 command_fn cmd_logs;
@@ -31,6 +33,8 @@ command_fn cmd_undo;
 command_fn cmd_version;
 
 struct snap_list;
+
+extern const char *const completion_shells[]; /* NULL-terminated */
 
 /* What several of them do. */
 int cmd_print_snaps(const struct snap_list *list, struct moat_error *err); /* --json: an array */

@@ -260,6 +260,17 @@ const struct command commands[] = {
 			       "snapshots again from the store.",
 		.run = cmd_recover,
 	}, {
+		.name = "completion", .synopsis = "[OPTION]... SHELL",
+		.summary = "print a shell's completion of moat's commands: bash, zsh, fish",
+		.description =
+			"For bash: eval \"$(moat completion bash)\". What it prints tells where such a file is "
+			"looked for.",
+		.min_arguments = 1, .max_arguments = 1, .run = cmd_completion,
+	}, {
+		.name = "complete", .synopsis = "-- WORD...",
+		.summary = "what can stand in place of the last WORD, for shells",
+		.takes_command = true, .hidden = true, .run = cmd_complete,
+	}, {
 		.name = "version", .synopsis = "[OPTION]...",
 		.summary = "show the version",
 		.run = cmd_version,

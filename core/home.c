@@ -68,6 +68,18 @@ check_private(int fd, const char *path, struct moat_error *err)
 	return 0;
 }
 
+bool
+home_exists(const char *explicit_path)
+{
+	AUTO_FREE char *wanted = home_wanted(explicit_path, NULL);
+	AUTO_BUF struct buf path = {0};
+
+	if (wanted == NULL)
+		return false;
+	buf_format(&path, "%s/workspaces", wanted);
+	return !path.failed && access(path.data, F_OK) == 0;
+}
+
 int
 home_open(const char *explicit_path, struct home **ret, struct moat_error *err)
 {

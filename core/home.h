@@ -23,6 +23,8 @@ struct home {
 /* explicit_path: --home, or NULL.  Made when missing.  One that belongs to somebody else, or that
  * others can write, is refused. */
 int home_open(const char *explicit_path, struct home **ret, struct moat_error *err);
+/* Whether it has been made. */
+bool home_exists(const char *explicit_path);
 void home_close(struct home *home);
 
 /* A workspace, checked. */
