@@ -115,7 +115,7 @@ check "fish: files" offered 'a file'
 # -- zsh: the function, with its completion system's own functions replaced by such that print
 must_have zsh --version
 in_zsh() { # WORD...
-	zsh -f -c 'compdef() { :; }; _files() { print -r -- ":files $*"; }
+	zsh -f -c 'compdef() { :; }; compset() { :; }; _files() { print -r -- ":files $*"; }
 		_describe() { local list=$3; print -rl -- ${${(P)list}%%:*}; }
 		eval "$(moat completion zsh)"
 		words=("$@") CURRENT=$#; _moat' - "$@" >"$scratch/out" 2>"$scratch/err"
@@ -126,6 +126,8 @@ in_zsh moat snapshot restore --t
 check "zsh: options" offered --to=
 in_zsh moat snapshot import ''
 check "zsh: files" grep -q '^:files' "$scratch/out"
+in_zsh moat snapshot restore --to=
+check "zsh: directories" grep -q '^:files -/' "$scratch/out"
 in_zsh moat snapshot show ''
 check "zsh: snapshots" offered "$one"
 expect 2 "another shell" completion tcsh
