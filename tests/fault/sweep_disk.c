@@ -70,17 +70,17 @@ leave_room(const char *path, long room, bool files)
 {
 	char options[64];
 	struct statvfs fs;
+	unsigned long limit;
 
 	if (statvfs(path, &fs) < 0)
 		die("%s: %s", path, strerror(errno));
-	if (files)
-		(void) snprintf(options, sizeof(options), "nr_inodes=%lu",
-				(unsigned long) (fs.f_files - fs.f_ffree) + (unsigned long) room);
-	else
-		(void) snprintf(
-			options, sizeof(options), "size=%lu",
-			((unsigned long) (fs.f_blocks - fs.f_bfree) + (unsigned long) room) *
-				(unsigned long) fs.f_frsize);
+	limit = (unsigned long) (files ? fs.f_files - fs.f_ffree : fs.f_blocks - fs.f_bfree) +
+		(unsigned long) room;
+	/* 0 would be no limit at all, which cannot be taken back. */
+	if (limit == 0)
+		limit = 1;
+	(void) snprintf(options, sizeof(options), files ? "nr_inodes=%lu" : "size=%lu",
+			files ? limit : limit * (unsigned long) fs.f_frsize);
 	remount(path, options);
 }
 
