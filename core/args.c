@@ -78,11 +78,12 @@ command_title(const struct command *command, char out[64])
 	return out;
 }
 
-static bool
-has_children(const struct command *table, const struct command *command)
+bool
+command_is_parent_in(const struct command *table, const struct command *command)
 {
 	for (const struct command *c = table; c->name != NULL; c++) {
-		if (c->parent != NULL && strcmp(c->parent, command->name) == 0)
+		if (command->parent == NULL && c->parent != NULL &&
+		    strcmp(c->parent, command->name) == 0)
 			return true;
 	}
 	return false;
@@ -363,7 +364,7 @@ parse_subcommand(struct parser *parser, const char *word)
 	char hint[128];
 
 	if (parser->args->size > 0 || parent->parent != NULL ||
-	    !nothing_given(&parser->args->own) || !has_children(parser->table, parent))
+	    !nothing_given(&parser->args->own) || !command_is_parent_in(parser->table, parent))
 		return 0;
 	child = command_find_in(parser->table, parent->name, word);
 	if (child == NULL && parent->run == NULL) {

@@ -13,6 +13,8 @@ int args_parse_table(const struct command *table, const struct option_spec *glob
 /* command_find() over any table. */
 const struct command *
 command_find_in(const struct command *table, const char *name, const char *sub);
+/* Whether it has subcommands. */
+bool command_is_parent_in(const struct command *table, const struct command *command);
 /* "run", "snapshot create". */
 const char *command_title(const struct command *command, char out[64]);
 

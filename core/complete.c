@@ -206,16 +206,6 @@ read_letters(struct completion *c, const char *letters)
 	}
 }
 
-static bool
-is_parent(const struct command *command)
-{
-	for (const struct command *child = commands; child->name != NULL; child++)
-		if (child->parent != NULL && command->parent == NULL &&
-		    strcmp(child->parent, command->name) == 0)
-			return true;
-	return false;
-}
-
 static void
 read_argument(struct completion *c, const char *word)
 {
@@ -226,7 +216,7 @@ read_argument(struct completion *c, const char *word)
 		c->lost = c->command == NULL;
 		return;
 	}
-	if (c->position == 0 && is_parent(c->command))
+	if (c->position == 0 && command_is_parent_in(commands, c->command))
 		sub = command_find(c->command->name, word);
 	if (sub != NULL)
 		c->command = sub;
@@ -284,7 +274,7 @@ offer_arguments(const struct completion *c)
 {
 	char kind[16];
 
-	if (c->position == 0 && is_parent(c->command))
+	if (c->position == 0 && command_is_parent_in(commands, c->command))
 		offer_commands(c, c->command->name);
 	if (c->command->run == NULL)
 		return;

@@ -302,22 +302,26 @@ load_index(struct filter_git *git, struct moat_error *err)
 }
 
 /* Of a sparse index: inside a directory of which it says no more than that it is tracked. */
-static bool
-is_in_sparse(const struct gitindex *index, const char *path)
+static int
+find_in_sparse(const struct gitindex *index, const char *path, bool *ret, struct moat_error *err)
 {
 	AUTO_FREE char *prefix = index->sparse ? strdup(path) : NULL;
 
-	for (char *slash = prefix == NULL ? NULL : strrchr(prefix, '/'); slash != NULL;
+	*ret = false;
+	if (!index->sparse)
+		return 0;
+	if (prefix == NULL)
+		return moat_fail_memory(err);
+	for (char *slash = strrchr(prefix, '/'); slash != NULL && !*ret;
 	     slash = strrchr(prefix, '/')) {
 		size_t at;
 
 		slash[1] = '\0';
 		at = gitindex_position(index, prefix);
-		if (at < index->count && strcmp(index->entries[at].path, prefix) == 0)
-			return true;
+		*ret = at < index->count && strcmp(index->entries[at].path, prefix) == 0;
 		slash[0] = '\0';
 	}
-	return false;
+	return 0;
 }
 
 static int
@@ -325,6 +329,7 @@ look_up(struct filter_git *git, const char *path, bool is_directory, enum filter
 	struct moat_error *err)
 {
 	const struct gitindex *index;
+	bool sparse;
 	size_t at;
 
 	*ret = TRACKED_NOT;
@@ -347,7 +352,11 @@ look_up(struct filter_git *git, const char *path, bool is_directory, enum filter
 		    strncmp(index->entries[at].path, prefix, strlen(prefix)) == 0)
 			*ret = TRACKED_BELOW;
 	}
-	if (*ret == TRACKED_NOT && is_in_sparse(index, path))
+	if (*ret != TRACKED_NOT)
+		return 0;
+	if (find_in_sparse(index, path, &sparse, err) < 0)
+		return -1;
+	if (sparse)
 		*ret = is_directory ? TRACKED_BELOW : TRACKED_ITSELF;
 	return 0;
 }

@@ -111,17 +111,6 @@ commands_text(struct buf *out, const char *parent)
 	}
 }
 
-static bool
-is_parent(const struct command *command)
-{
-	for (const struct command *c = commands; c->name != NULL; c++) {
-		if (c->parent != NULL && command->parent == NULL &&
-		    strcmp(c->parent, command->name) == 0)
-			return true;
-	}
-	return false;
-}
-
 /* The summary as a sentence. */
 static void
 sentence(struct buf *out, const char *text)
@@ -162,7 +151,7 @@ help_command_text(const struct command *command, struct buf *out)
 		buf_string(out, "\n");
 		wrap(out, command->description, 0, 0);
 	}
-	if (is_parent(command)) {
+	if (command_is_parent_in(commands, command)) {
 		buf_string(out, "\nSubcommands:\n");
 		commands_text(out, command->name);
 	}

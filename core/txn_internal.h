@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the parts of core/txn share: the plan, its journal, and the member that it is for.
  *
- *   txn_plan.c     what is to be done (nothing is written)
+ *   txn_plan.c     what is to happen to each path (nothing is written); txn_plan_ops.c the
+ *                  operations that do it
  *   txn_stage.c    the stage: a private directory where the new things wait
  *   txn_fill.c     new content in it, ready to be renamed into place
  *   txn_dirs.c     open directories of the stage, for many threads

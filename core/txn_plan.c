@@ -16,39 +16,7 @@
 #include "common/fs.h"
 #include "common/text.h"
 #include "core/log.h"
-#include "core/txn_internal.h"
-
-/* What happens to one path. */
-enum action {
-	ACT_NONE = 0,
-	ACT_DELETE = 1, /* file or link, or a directory if nothing uncaptured is in it */
-	ACT_CREATE = 2,
-	ACT_REPLACE = 3, /* file or link by file or link */
-	ACT_RETYPE =
-		4, /* directory by something else, or the other way round: deleted, then created */
-	ACT_META = 5
-};
-
-struct step {
-	int64_t live, desired;
-	uint8_t action;
-	bool covered; /* comes with a directory above it that is made */
-};
-
-/* Work on the way to a plan. */
-struct draft {
-	struct txn *txn;
-	const struct manifest *live, *desired;
-	struct step *steps; /* by path; every path of both manifests that is selected */
-	size_t count;
-	int64_t *live_step, *desired_step; /* index of an entry's step, -1: not selected */
-	uint32_t *live_links,
-		*desired_links; /* names of the inode in the manifest, by its leader's index */
-	bool *kept;         /* per live entry: a directory that stays though it is not desired */
-	bool *live_touched; /* per live entry: a directory in which something happens */
-	bool *live_used, *desired_used; /* entries that the journal needs */
-	int64_t *from_index, *to_index; /* where they are in the plan's manifests */
-};
+#include "core/txn_draft.h"
 
 static void
 draft_free(struct draft *draft)
@@ -66,24 +34,6 @@ draft_free(struct draft *draft)
 	free(draft->to_index);
 }
 #define AUTO_DRAFT CLEANUP(draft_free)
-
-static const struct moat_entry *
-live_of(const struct draft *draft, const struct step *step)
-{
-	return step->live < 0 ? NULL : draft->live->entries[step->live];
-}
-
-static const struct moat_entry *
-desired_of(const struct draft *draft, const struct step *step)
-{
-	return step->desired < 0 ? NULL : draft->desired->entries[step->desired];
-}
-
-static const char *
-step_path(const struct draft *draft, const struct step *step)
-{
-	return step->live >= 0 ? live_of(draft, step)->path : desired_of(draft, step)->path;
-}
 
 static int
 draft_allocate(struct draft *draft, struct moat_error *err)
@@ -287,8 +237,8 @@ compare_links(struct draft *draft)
 
 /* ------------------------------------------------------------------------------------ obstacles */
 
-static int64_t
-parent_index(const struct manifest *manifest, const char *path)
+int64_t
+draft_parent_index(const struct manifest *manifest, const char *path)
 {
 	const char *slash = strrchr(path, '/');
 	AUTO_FREE char *parent = NULL;
@@ -299,8 +249,8 @@ parent_index(const struct manifest *manifest, const char *path)
 	return parent == NULL ? -1 : manifest_find(manifest, parent);
 }
 
-static bool
-is_to_go(const struct draft *draft, int64_t live_index)
+bool
+draft_is_to_go(const struct draft *draft, int64_t live_index)
 {
 	int64_t step = live_index < 0 ? -1 : draft->live_step[live_index];
 
@@ -338,7 +288,7 @@ holds_uncaptured(const struct draft *draft, const struct moat_entry *directory, 
 			   entry->d_name);
 		if (buf_check(&path, err) < 0)
 			return -1;
-		if (is_to_go(draft, manifest_find(draft->live, path.data)))
+		if (draft_is_to_go(draft, manifest_find(draft->live, path.data)))
 			continue;
 		*ret_name = strdup(entry->d_name);
 		return *ret_name == NULL ? moat_fail_memory(err) : 0;
@@ -387,7 +337,7 @@ find_kept(struct draft *draft, struct moat_error *err)
 static int
 check_place(const struct draft *draft, const char *path, struct moat_error *err)
 {
-	int64_t parent = parent_index(draft->live, path);
+	int64_t parent = draft_parent_index(draft->live, path);
 	const struct manifest_skip *skip = manifest_find_skip(draft->live, path);
 	AUTO_CLOSE int dirfd = -1;
 	const char *name;
@@ -398,7 +348,7 @@ check_place(const struct draft *draft, const char *path, struct moat_error *err)
 				 "`%s' cannot be put back: %s (%s) stands in the way; nothing was "
 				 "changed, move it away and try again",
 				 path, skip_text(skip->reason), skip->detail);
-	if (parent < 0 || is_to_go(draft, parent))
+	if (parent < 0 || draft_is_to_go(draft, parent))
 		return 0;
 	if (draft->live->entries[parent]->type != MOAT_DIRECTORY)
 		return moat_fail(err, MOAT_CONFLICT,
@@ -443,221 +393,6 @@ check_obstacles(const struct draft *draft, struct moat_error *err)
 			return -1;
 	}
 	return 0;
-}
-
-/* ---------------------------------------------------------------------------------- the journal */
-
-static void
-touch_parent(struct draft *draft, const char *path)
-{
-	int64_t live = parent_index(draft->live, path);
-
-	if (live >= 0)
-		draft->live_touched[live] = true;
-}
-
-/* Marks what the plan's manifests must hold: the entries of every step, and their parents. */
-static void
-use(const struct manifest *manifest, bool *used, int64_t index)
-{
-	while (index >= 0 && !used[index]) {
-		used[index] = true;
-		index = parent_index(manifest, manifest->entries[index]->path);
-	}
-}
-
-static int
-copy_used(const struct manifest *source, const bool *used, int64_t *index, struct manifest **ret,
-	  struct moat_error *err)
-{
-	AUTO_MANIFEST struct manifest *copy = manifest_new();
-	int64_t next = 0;
-
-	if (copy == NULL)
-		return moat_fail_memory(err);
-	for (size_t i = 0; i < source->count; i++) {
-		struct moat_entry *entry;
-
-		index[i] = -1;
-		if (!used[i])
-			continue;
-		/* The manifests of a transaction outlive its plan. */
-		entry = manifest_add_copy(copy, (struct manifest *) source, source->entries[i]);
-		if (entry == NULL)
-			return moat_fail_memory(err);
-		/* Same order, so the same index after sealing; groups of names do not matter any
-		 * more. */
-		entry->leader = MOAT_NO_LEADER;
-		entry->nlink = 1;
-		index[i] = next++;
-	}
-	if (manifest_seal(copy, err) < 0)
-		return -1;
-	*ret = STEAL(copy);
-	return 0;
-}
-
-static int
-add_op(const struct draft *draft, enum op_kind kind, int64_t live, int64_t desired,
-       struct moat_error *err)
-{
-	struct op *op =
-		plan_add(&draft->txn->member.plan, kind, live < 0 ? -1 : draft->from_index[live],
-			 desired < 0 ? -1 : draft->to_index[desired]);
-
-	return op == NULL ? moat_fail_memory(err) : 0;
-}
-
-static bool
-is_unwritable(const struct moat_entry *directory)
-{
-	return directory->type == MOAT_DIRECTORY && geteuid() != 0 &&
-	       (directory->mode & 0700) != 0700;
-}
-
-/* Closed before, or closed afterwards, which is in the way of who has to take it back. */
-static bool
-wants_opening(const struct draft *draft, size_t live)
-{
-	int64_t step = draft->live_step[live];
-	const struct moat_entry *desired = step < 0 ? NULL : desired_of(draft, &draft->steps[step]);
-
-	return is_unwritable(draft->live->entries[live]) ||
-	       (draft->live->entries[live]->type == MOAT_DIRECTORY && desired != NULL &&
-		is_unwritable(desired));
-}
-
-static int
-add_openings(const struct draft *draft, struct moat_error *err)
-{
-	for (size_t i = 0; i < draft->live->count; i++)
-		if (draft->live_touched[i] && wants_opening(draft, i) &&
-		    add_op(draft, OP_OPEN, (int64_t) i, -1, err) < 0)
-			return -1;
-	return 0;
-}
-
-static int
-add_removals(const struct draft *draft, struct moat_error *err)
-{
-	for (size_t i = draft->count; i-- > 0;) {
-		const struct step *step = &draft->steps[i];
-
-		if ((step->action == ACT_DELETE || step->action == ACT_RETYPE) &&
-		    add_op(draft,
-			   live_of(draft, step)->type == MOAT_DIRECTORY ? OP_RMDIR : OP_DELETE,
-			   step->live, -1, err) < 0)
-			return -1;
-	}
-	return 0;
-}
-
-static int
-add_creations(const struct draft *draft, struct moat_error *err)
-{
-	for (size_t i = 0; i < draft->count; i++) {
-		const struct step *step = &draft->steps[i];
-		int result = 0;
-
-		if (step->covered)
-			continue;
-		if (step->action == ACT_CREATE || step->action == ACT_RETYPE)
-			result = add_op(draft, OP_CREATE, -1, step->desired, err);
-		else if (step->action == ACT_REPLACE)
-			result = add_op(draft, OP_REPLACE, step->live, step->desired, err);
-		if (result < 0)
-			return -1;
-	}
-	return 0;
-}
-
-static int
-add_file_meta(const struct draft *draft, struct moat_error *err)
-{
-	for (size_t i = 0; i < draft->count; i++)
-		if (draft->steps[i].action == ACT_META &&
-		    live_of(draft, &draft->steps[i])->type != MOAT_DIRECTORY &&
-		    add_op(draft, OP_META, draft->steps[i].live, draft->steps[i].desired, err) < 0)
-			return -1;
-	return 0;
-}
-
-/* Every directory that is new, that differs, or in which something happened; deepest first. */
-static int
-add_directory_meta(const struct draft *draft, struct moat_error *err)
-{
-	size_t l = draft->live->count, d = draft->desired->count;
-
-	/* A merge from the end: by path, each directory of either side once. */
-	while (l > 0 || d > 0) {
-		int order = l == 0   ? -1
-			    : d == 0 ? 1
-				     : manifest_compare(draft->live->entries[l - 1]->path,
-							draft->desired->entries[d - 1]->path);
-		int64_t live = order >= 0 ? (int64_t) --l : -1;
-		int64_t desired = order <= 0 ? (int64_t) --d : -1;
-		int64_t index = live >= 0 ? draft->live_step[live] : draft->desired_step[desired];
-		const struct step *step = index < 0 ? NULL : &draft->steps[index];
-		bool touched = live >= 0 && draft->live_touched[live] && !is_to_go(draft, live);
-		bool made = step != NULL && !step->covered &&
-			    (step->action == ACT_CREATE || step->action == ACT_RETYPE);
-		int64_t from = made ? -1 : live, to = step == NULL ? -1 : desired;
-
-		if (to >= 0 && draft->desired->entries[to]->type != MOAT_DIRECTORY)
-			continue;
-		if (to < 0 && (live < 0 || draft->live->entries[live]->type != MOAT_DIRECTORY))
-			continue;
-		if ((made || touched || (step != NULL && step->action == ACT_META)) &&
-		    add_op(draft, OP_DIRMETA, from, to, err) < 0)
-			return -1;
-	}
-	return 0;
-}
-
-static int
-write_plan(struct draft *draft, struct moat_error *err)
-{
-	struct plan *plan = &draft->txn->member.plan;
-	bool any = false;
-
-	for (size_t i = 0; i < draft->count; i++) {
-		const struct step *step = &draft->steps[i];
-
-		if (step->action == ACT_NONE)
-			continue;
-		any = true;
-		if (step->covered) { /* So is its parent used. */
-			draft->desired_used[step->desired] = true;
-			continue;
-		}
-		if (step->action != ACT_META)
-			touch_parent(draft, step_path(draft, step));
-		use(draft->live, draft->live_used, step->live);
-		use(draft->desired, draft->desired_used, step->desired);
-	}
-	if (!any)
-		return 0;
-	for (size_t i = 0; i < draft->live->count; i++)
-		if (draft->live_touched[i]) {
-			use(draft->live, draft->live_used, (int64_t) i);
-			use(draft->desired, draft->desired_used,
-			    manifest_find(draft->desired, draft->live->entries[i]->path));
-		}
-	use(draft->live, draft->live_used, 0);
-	use(draft->desired, draft->desired_used, 0);
-	if (copy_used(draft->live, draft->live_used, draft->from_index, &plan->from, err) < 0 ||
-	    copy_used(draft->desired, draft->desired_used, draft->to_index, &plan->to, err) < 0)
-		return -1;
-	draft->txn->desired_of = calloc(plan->to->count, sizeof *draft->txn->desired_of);
-	if (draft->txn->desired_of == NULL)
-		return moat_fail_memory(err);
-	for (size_t i = 0; i < draft->desired->count; i++)
-		if (draft->to_index[i] >= 0)
-			draft->txn->desired_of[draft->to_index[i]] = (int64_t) i;
-	if (add_openings(draft, err) < 0 || add_removals(draft, err) < 0 ||
-	    add_creations(draft, err) < 0 || add_file_meta(draft, err) < 0)
-		return -1;
-	return add_directory_meta(draft, err);
 }
 
 /* ------------------------------------------------------------------------------ what users see */
@@ -724,7 +459,7 @@ plan_make(struct txn *txn, const char *const *paths, size_t exact, struct moat_e
 	if (find_kept(&draft, err) < 0)
 		return -1;
 	mark_covered(&draft);
-	if (check_obstacles(&draft, err) < 0 || write_plan(&draft, err) < 0)
+	if (check_obstacles(&draft, err) < 0 || draft_write_ops(&draft, err) < 0)
 		return -1;
 	return list_changes(&draft, err);
 }

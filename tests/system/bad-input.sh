@@ -169,6 +169,22 @@ cp "$scratch/written" "$written"
 expect 0 "whole again, it restores" snapshot restore --no-safety "$last"
 check "with its content" test "$(sed -n 2p file)" = more
 
+# --- libgit2 is not there: no matter, until a configuration needs it
+program=$(dirname "$MOAT")/core/moat
+[ -e "$program" ] || program=$MOAT
+library=$(grep -ao 'libgit2\.so\.[0-9.]*[0-9]' "$program" | head -n 1)
+mkdir "$scratch/lib" "$scratch/git" && : >"$scratch/lib/$library" && cd "$scratch/git" && git init -q . || exit 1
+check "the program names the library that it loads" test -n "$library"
+LD_LIBRARY_PATH=$scratch/lib
+export LD_LIBRARY_PATH
+expect 0 "without libgit2" snapshot create
+git config include.path ../included
+expect 1 "with a configuration that needs it" snapshot create
+check "it is named, and what to do" said "libgit2 is needed .*install the package"
+unset LD_LIBRARY_PATH
+expect 0 "and with it" snapshot create
+cd "$scratch/ws" || exit 1
+
 # --- a full disk, for real
 if [ "$(id -u)" -eq 0 ]; then
 	mkdir "$scratch/full"

@@ -360,6 +360,39 @@ spelled_excludes_file(void **state)
 	}
 }
 
+/* A sparse index names only the directories outside the cone: what is in one of them all the same
+ * is as tracked as it is for git. */
+static void
+sparse_index(void **state)
+{
+	const struct place *place = *state;
+	struct view view;
+
+	GIT(place, ".", "init", "-q", "r");
+	put(place, "r/.gitignore", "*.o\n");
+	put(place, "r/in/x.o", "");
+	put(place, "r/out/deep/x.o", "");
+	put(place, "r/out/plain", "");
+	GIT(place, "r", "add", "-f", "-A");
+	GIT(place, "r", "commit", "-q", "-m", "one");
+	GIT(place, "r", "sparse-checkout", "set", "--cone", "--sparse-index", "in");
+	assert_int_equal(faccessat(place->fd, "r/out", F_OK, 0), -1);
+	put(place, "r/out/deep/x.o", "");
+	put(place, "r/out/plain", "");
+	put(place, "r/in/y.o", "");
+	/* First moat: git may write a whole index when it looks. */
+	{
+		struct moat_error err = MOAT_ERROR_INIT;
+
+		assert_ok(view_make(place, "r", NULL, &view, &err), &err);
+	}
+	assert_true(has(&view, "in/x.o") && has(&view, "out/deep/x.o") && has(&view, "out/plain"));
+	assert_false(has(&view, "in/y.o"));
+	view_free(&view);
+	assert_as_git(place, "r", &view);
+	view_free(&view);
+}
+
 /* The repository's own wins over the user's, and of these ~/.gitconfig. */
 static void
 several_excludes_files(void **state)
@@ -732,6 +765,7 @@ main(void)
 		TEST(excludes_file),
 		TEST(spelled_excludes_file),
 		TEST(several_excludes_files),
+		TEST(sparse_index),
 		TEST(format_extensions),
 		TEST(without_a_repository),
 		TEST(configured),
